@@ -1,0 +1,1 @@
+"""STREAM-Rec and TIGER inside the stock RecBole."""

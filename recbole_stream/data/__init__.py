@@ -1,0 +1,1 @@
+"""From raw files to atomic files, and from histories to batches."""

@@ -1,0 +1,1 @@
+"""The backbone, TIGER and STREAM-Rec as plain torch modules."""

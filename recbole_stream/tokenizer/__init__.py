@@ -1,0 +1,1 @@
+"""Embeddings -> semantic IDs (Eq. 5-8)."""

@@ -1,0 +1,1 @@
+"""One training loop and three objectives: pretraining, fine-tuning, GRPO."""
