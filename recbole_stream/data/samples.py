@@ -1,0 +1,73 @@
+"""Training samples as tensors, and batches of similar length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "Samples"]
+
+
+@dataclass
+class Batch:
+    """histories [B, L] (0 is padding, on the right; L is the longest of the batch), targets [B], rows [B]."""
+
+    histories: Tensor
+    targets: Tensor
+    rows: Tensor
+
+
+@dataclass
+class Samples:
+    """All (history, next item) pairs of a split.
+
+    Attributes:
+        histories: item ids [N, L_max], right-padded with 0.
+        lengths: items in each history [N].
+        targets: the next item [N].
+    """
+
+    histories: Tensor
+    lengths: Tensor
+    targets: Tensor
+
+    # batches are cut from pools of this many, sorted by length: little padding, still random
+    POOL = 64
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str) -> "Samples":
+        """Histories and targets on one device; a whole benchmark set is some tens of MB.
+
+        Lengths stay on the CPU, where batches are planned, so that a step never waits for the device.
+        """
+        return Samples(self.histories.to(device), self.lengths.cpu(), self.targets.to(device))
+
+    def batch(self, rows: Tensor) -> Batch:
+        """The samples ``rows`` ([B], on the CPU), trimmed to the longest history among them."""
+        longest = int(self.lengths[rows].max())
+        rows = rows.to(self.targets.device, non_blocking=True)
+        return Batch(self.histories[rows, :longest], self.targets[rows], rows)
+
+    def ordered(self, batch_size: int) -> list[Batch]:
+        """Every sample once, shortest first: for passes in which the order does not matter."""
+        order = self.lengths.argsort(stable=True)
+        return [self.batch(rows) for rows in order.split(batch_size)]
+
+    def shuffled(self, batch_size: int, seed: int) -> list[Tensor]:
+        """The rows of one epoch's batches, of similar length each, in random order.
+
+        Args:
+            batch_size: samples a batch; the last one may be smaller.
+            seed: everything random here follows from it, so that an epoch can be repeated.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(self), generator=generator)
+        batches: list[Tensor] = []
+        for pool in order.split(batch_size * self.POOL):
+            pool = pool[self.lengths[pool].argsort(stable=True)]
+            batches += pool.split(batch_size)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

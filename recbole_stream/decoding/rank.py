@@ -1,0 +1,43 @@
+"""From histories to ranked items, for both models."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_stream.decoding.beam import beam_search, score_items
+from recbole_stream.decoding.trie import Trie
+from recbole_stream.model.prefix import Prefix
+from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.model.tiger import TIGERModel
+
+__all__ = ["item_log_probs", "rank_items", "thought"]
+
+
+def thought(model: TIGERModel | STREAMRecModel, histories: Tensor) -> Prefix:
+    """The prefix right before the item's first token: after the reasoning where the model reasons."""
+    prefix = model.begin(histories)
+    return model.think(prefix)[1] if isinstance(model, STREAMRecModel) else prefix
+
+
+@torch.no_grad()
+def rank_items(
+    model: TIGERModel | STREAMRecModel, histories: Tensor, trie: Trie, beams: int
+) -> tuple[Tensor, Tensor]:
+    """The most likely next items (METHOD section 6).
+
+    Args:
+        histories: item ids [B, L], 0 as padding on the right.
+        trie: of the catalogue.
+        beams: width of the search.
+
+    Returns:
+        items [B, W] best first and log P(item | history, reasoning) [B, W]; see :func:`beam_search`.
+    """
+    return beam_search(thought(model, histories), trie, beams)
+
+
+@torch.no_grad()
+def item_log_probs(model: TIGERModel | STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """Exact log P(item | history, reasoning) for items [B, C], without any search."""
+    return score_items(thought(model, histories), items)

@@ -1,0 +1,108 @@
+"""How long a stage trains, how fast, and with which averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Schedule", "WeightAverage", "learning_rate_factor"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Numbers of one stage.
+
+    Attributes:
+        epochs: at most this many.
+        learning_rate: of AdamW, after the warm-up.
+        batch_size: samples (Stage 3: histories) a batch.
+        weight_decay: of AdamW.
+        warmup_steps: the rate rises linearly over so many optimiser steps, then falls as a cosine to 0.
+        patience: validations without a new best after which the stage ends.
+        eval_step: epochs between validations.
+        max_grad_norm: gradients are scaled down to this length.
+        ema: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
+        samples_per_epoch: at most so many samples an epoch (a random part); 0 is all.
+        updates_per_batch: optimiser steps a batch.
+        max_seconds: no new epoch starts after so many seconds; 0 is no limit.
+        seed: of the order of samples.
+    """
+
+    epochs: int
+    learning_rate: float
+    batch_size: int = 256
+    weight_decay: float = 0.0
+    warmup_steps: int = 0
+    patience: int = 10
+    eval_step: int = 1
+    max_grad_norm: float = 1.0
+    ema: float = 0.0
+    samples_per_epoch: int = 0
+    updates_per_batch: int = 1
+    max_seconds: float = 0.0
+    seed: int = 0
+
+    def batches_per_epoch(self, samples: int) -> int:
+        if self.samples_per_epoch:
+            samples = min(samples, self.samples_per_epoch)
+        return math.ceil(samples / self.batch_size)
+
+    def steps_per_epoch(self, samples: int) -> int:
+        """Optimiser steps an epoch over so many samples."""
+        return self.batches_per_epoch(samples) * self.updates_per_batch
+
+
+def learning_rate_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
+    """The share of the learning rate that optimiser step 0, 1, .. uses."""
+    total = max(1, schedule.epochs * steps_per_epoch)
+    warmup = min(schedule.warmup_steps, total // 2)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+
+    return factor
+
+
+class WeightAverage:
+    """Exponential moving average of the trained weights."""
+
+    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
+        self.parameters, self.decay, self.steps = parameters, decay, 0
+        self.values = [p.detach().clone() for p in parameters] if decay else []
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after an optimiser step."""
+        if self.decay:
+            self.steps += 1
+            # a short memory at first, or the random start would stay in the average for long
+            decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+            torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
+
+    @contextmanager
+    @torch.no_grad()
+    def applied(self) -> Iterator[None]:
+        """The model holds the averaged weights inside this block."""
+        trained = [p.detach().clone() for p in self.parameters] if self.decay else []
+        if self.decay:
+            torch._foreach_copy_(self.parameters, self.values)
+        try:
+            yield
+        finally:
+            if self.decay:
+                torch._foreach_copy_(self.parameters, trained)
+
+    def state_dict(self) -> dict[str, int | list[Tensor]]:
+        return {"steps": self.steps, "values": self.values}
+
+    def load_state_dict(self, state: dict[str, int | list[Tensor]]) -> None:
+        self.steps = state["steps"]
+        for value, saved in zip(self.values, state["values"]):
+            value.copy_(saved)
