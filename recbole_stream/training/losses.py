@@ -1,0 +1,104 @@
+"""The losses of Stages 1 and 2 (Eq. 10 and 14-18) as pure functions on tensors.
+
+Eq. 19, ``L = L_SFT + lambda L_DPO + mu L_Quant + delta L_State``, is a plain sum
+and is written where the objective is. Every function takes bfloat16 or float16
+as well, computes in float32 (also under autocast) and returns a float32 scalar.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = [
+    "token_cross_entropy",
+    "state_weights",
+    "state_contrast",
+    "quantisation_loss",
+    "dpo_loss",
+]
+
+
+def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of the target tokens, the mean over all tokens (Eq. 10).
+
+    Args:
+        logits: [B, T, V], already divided by the temperature of Eq. 11.
+        labels: [B, T], token numbers below V.
+        label_smoothing: share of the target mass that is spread evenly over the V tokens, 0 to 1.
+    """
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing
+    )
+
+
+def state_weights(steps: int, device: torch.device | str | None = None) -> Tensor:
+    """Weights of the reasoning steps in Eq. 14, ``w_j = j / (1 + ... + l)``: [l], sum 1."""
+    position = torch.arange(1, steps + 1, dtype=torch.float32, device=device)
+    return position / position.sum()
+
+
+def state_contrast(
+    states: Tensor, targets: Tensor, target_ids: Tensor, temperature: float
+) -> Tensor:
+    """In-batch contrast of every reasoning state with its own target (Eq. 14).
+
+    The similarity is the cosine (the restated method leaves it open), because
+    states and targets differ several-fold in length. A batch-mate with the same
+    target item is no negative and drops out of the denominator. Weighted sum over
+    the steps, mean over the batch.
+
+    Args:
+        states: [B, l, H], s_1 .. s_l.
+        targets: [B, H], t of each sample.
+        target_ids: [B], item number of each sample's target.
+        temperature: divides the cosines, above 0.
+    """
+    batch, steps, _ = states.shape
+    # autocast would turn the product back into bfloat16, whose cosines have two digits
+    with torch.autocast(states.device.type, enabled=False):
+        s = F.normalize(states.float(), dim=-1)
+        t = F.normalize(targets.float(), dim=-1)
+        logits = s @ t.T / temperature  # [B, l, B]
+    own = torch.eye(batch, dtype=torch.bool, device=states.device)
+    same_item = target_ids[:, None] == target_ids[None, :]
+    logits = logits.masked_fill((same_item & ~own)[:, None, :], float("-inf"))
+    log_share = logits.log_softmax(-1).diagonal(dim1=0, dim2=2)  # [l, B], of the own target
+    return -(state_weights(steps, states.device) * log_share.mean(-1)).sum()
+
+
+def quantisation_loss(residuals: Tensor, tokens: Tensor, beta: float) -> Tensor:
+    """``|sg[r] - o|^2 + beta |r - sg[o]|^2``, mean over samples and steps (Eq. 15).
+
+    To be minimised: the minus sign printed in the paper would push residuals
+    and tokens apart.
+
+    Args:
+        residuals: [B, l, H], r_1 .. r_l of Eq. 12.
+        tokens: [B, l, H], embeddings of the tokens chosen for them.
+        beta: weight of the pull on the residuals, at least 0.
+    """
+    r, o = residuals.float(), tokens.float()
+    codebook = (r.detach() - o).square().sum(-1)  # [B, l]
+    commitment = (r - o.detach()).square().sum(-1)
+    return (codebook + beta * commitment).mean()
+
+
+def dpo_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float,
+) -> Tensor:
+    """``-log sigmoid(beta (logit+ - logit-))``, mean over the batch (Eq. 16-18).
+
+    Args:
+        policy_chosen, policy_rejected: [B], log pi_theta of the target and of the
+            similar item, given history and reasoning, summed over the m tokens.
+        reference_chosen, reference_rejected: [B], log pi_ref of the same items
+            given the history alone (the direct decoder).
+        beta: sharpness, above 0.
+    """
+    chosen = policy_chosen.float() - reference_chosen.float()  # Eq. 16
+    rejected = policy_rejected.float() - reference_rejected.float()  # Eq. 17
+    return -F.logsigmoid(beta * (chosen - rejected)).mean()  # Eq. 18
