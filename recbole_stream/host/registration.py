@@ -1,0 +1,121 @@
+"""Make the stock RecBole find our models, trainers, datasets and YAML files.
+
+RecBole looks everything up by name in its own packages. ``get_model`` goes
+through ``importlib`` and so honours ``sys.modules``; ``get_trainer`` and
+``create_dataset`` use ``getattr`` on ``recbole.trainer`` and
+``recbole.data.dataset``; only the YAML files need a hook.
+"""
+
+import functools
+import sys
+from collections.abc import Iterator
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import (
+    check_keys,
+    check_values,
+    known_keys,
+    preset_file,
+    properties_dir,
+)
+from recbole_stream.host.keys import RULES
+
+__all__ = ["MODELS", "check_recbole", "register"]
+
+MODELS = ("TIGER", "STREAMRec")
+
+SUPPORTED_RECBOLE = "1.2.1"
+_INSTALL = f"`pip install --no-deps recbole=={SUPPORTED_RECBOLE}` and `pip install -r requirements.txt`"
+
+
+@functools.cache
+def register() -> None:
+    """Repair RecBole and register everything of ours; later calls do nothing.
+
+    Raises:
+        InputError: RecBole is not installed, or not in the supported version.
+    """
+    check_recbole(installed_recbole())
+    from recbole_stream.host import repairs
+
+    repairs.apply()
+    _hook_configuration()
+    _register_classes()
+
+
+def installed_recbole() -> str | None:
+    """Return the version of the installed RecBole, None if there is none."""
+    try:
+        return metadata.version("recbole")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def check_recbole(version: str | None) -> None:
+    """Check that the installed RecBole is the one whose inside we know.
+
+    Raises:
+        InputError: with the command that installs the supported version.
+    """
+    if version is None:
+        raise InputError(f"RecBole is not installed: run {_INSTALL}.")
+    if version != SUPPORTED_RECBOLE:
+        raise InputError(
+            f"RecBole {version} is installed, but only {SUPPORTED_RECBOLE} is supported: run {_INSTALL}."
+        )
+
+
+def _register_classes() -> None:
+    """Put our classes where RecBole looks for them (utils.py:50-105, data/utils.py:43-46)."""
+    if find_spec("recbole_stream.host.models") is None:
+        return
+    models = import_module("recbole_stream.host.models")
+    trainers = import_module("recbole_stream.host.trainer")
+    datasets = import_module("recbole_stream.host.dataset")
+    for name in MODELS:
+        sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = models
+        setattr(sys.modules["recbole.trainer"], f"{name}Trainer", getattr(trainers, f"{name}Trainer"))
+        setattr(
+            sys.modules["recbole.data.dataset"], f"{name}Dataset", getattr(datasets, f"{name}Dataset")
+        )
+
+
+def _hook_configuration() -> None:
+    """Lay our YAML files over RecBole's internal ones, below whatever the user sets.
+
+    ``Config._load_internal_config_dict`` (configurator.py:237-331) knows only
+    RecBole's own folder.
+    """
+    from recbole.config import Config
+
+    stock = Config._load_internal_config_dict
+
+    @functools.wraps(stock)
+    def load_internal_config_dict(self: Config, model: str, model_class: type, dataset: str) -> None:
+        stock(self, model, model_class, dataset)
+        external: dict[str, Any] = self.external_config_dict
+        if model in MODELS:
+            check_keys(external, known_keys(model), model)
+            self.internal_config_dict["preset"] = "default"
+        for file in _overlays(model, dataset, external.get("preset", "default")):
+            self._update_internal_config_dict(file)
+        if model in MODELS:
+            check_values({**self.internal_config_dict, **external}, RULES)
+
+    Config._load_internal_config_dict = load_internal_config_dict
+
+
+def _overlays(model: str, dataset: str, preset: str) -> Iterator[Path]:
+    """Yield our YAML files for one run, the later ones overriding the earlier."""
+    if model in MODELS:
+        yield properties_dir() / "model" / f"{model}.yaml"
+        overlay = preset_file(model, preset)
+        if overlay is not None:
+            yield overlay
+    file = properties_dir() / "dataset" / f"{dataset}.yaml"
+    if file.is_file():
+        yield file
