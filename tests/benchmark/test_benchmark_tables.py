@@ -1,0 +1,121 @@
+import csv
+import math
+
+from recbole_stream.benchmark.results import Row
+from recbole_stream.benchmark.tables import csv_table, latex_table, markdown_table, text_table
+
+
+def row(model, ndcg, stage="", **changes):
+    test = {"recall@5": 0.3, "recall@10": 0.4, "ndcg@5": 0.2, "ndcg@10": ndcg}
+    values = dict(
+        model=model, stage=stage, dataset="ml-100k", seed=7, valid={"ndcg@10": 0.1}, test=test,
+        train_seconds=61.23, rank_seconds_per_1000_users=0.756, parameters=1234567,
+    )  # fmt: skip
+    return Row(**{**values, **changes})
+
+
+def column(table, heading):
+    """The cells of one column of a Markdown table."""
+    head, _, *lines = ([c.strip() for c in line.strip("|").split(" | ")] for line in table.splitlines())
+    return [line[head.index(heading)] for line in lines]
+
+
+STAGES = [
+    row("TIGER", 0.25),
+    row("STREAMRec", 0.125, "PT", final=False),
+    row("STREAMRec", 0.5, "SFT"),
+    row("STREAMRec", 0.375, "RL", final=False),
+]
+
+
+class TestMarkdown:
+    def test_a_line_as_printed(self):
+        head, rule, line = markdown_table([row("TIGER", 0.25)]).splitlines()
+        assert [c.strip() for c in head.strip("|").split(" | ")] == [
+            "Model", "Stage", "Recall@5", "Recall@10", "NDCG@5", "NDCG@10", "valid NDCG@10",
+            "train s", "rank s/1000 users", "parameters", "seed",
+        ]  # fmt: skip
+        assert [c.strip() for c in line.strip("|").split(" | ")] == [
+            "TIGER", "-", "0.3000", "0.4000", "0.2000", "0.2500", "0.1000",
+            "61.2", "0.76", "1,234,567", "7",
+        ]  # fmt: skip
+
+    def test_the_best_is_bold_and_the_order_kept(self):
+        assert column(markdown_table(STAGES), "NDCG@10") == ["0.2500", "0.1250", "**0.5000**", "0.3750"]
+
+    def test_the_checkpoint_that_is_kept_is_marked_among_stages_only(self):
+        assert column(markdown_table(STAGES), "Stage") == ["-", "PT", "SFT (final)", "RL"]
+
+    def test_another_seed_is_another_training(self):
+        rows = [row("STREAMRec", 0.1, "RL"), row("STREAMRec", 0.2, "RL", seed=8)]
+        assert column(markdown_table(rows), "Stage") == ["RL", "RL"]
+
+    def test_equal_as_printed_is_equally_good(self):
+        rows = [row("A", 0.12341), row("B", 0.12344), row("C", 0.1)]
+        assert column(markdown_table(rows), "NDCG@10") == ["**0.1234**", "**0.1234**", "0.1000"]
+
+    def test_what_was_not_measured_is_never_the_best(self):
+        rows = [row("A", math.nan), row("B", 0.1), row("C", None), row("D", 0.05, valid={})]
+        table = markdown_table(rows)
+        assert column(table, "NDCG@10") == ["-", "**0.1000**", "-", "0.0500"]
+        assert column(table, "valid NDCG@10") == ["**0.1000**"] * 3 + ["-"]
+        assert column(markdown_table([row("A", 0.1, train_seconds=None)]), "train s") == ["-"]
+
+    def test_data_sets_are_told_apart(self):
+        beauty = [row("A", 0.9, dataset="beauty"), row("B", 0.8, dataset="beauty")]
+        rows = [row("A", 0.1), row("B", 0.2), *beauty]
+        table = markdown_table(rows)
+        assert column(table, "Dataset") == ["ml-100k", "ml-100k", "beauty", "beauty"]
+        assert column(table, "NDCG@10") == ["0.1000", "**0.2000**", "**0.9000**", "0.8000"]
+
+    def test_a_bar_in_a_name_does_not_end_the_cell(self):
+        assert r"A\|B" in markdown_table([row("A|B", 0.1)])
+
+
+class TestLatex:
+    def test_best_is_bold_and_second_best_underlined(self):
+        table = latex_table(STAGES)
+        # TIGER is third, PT fourth
+        got = [line.split(" & ")[5] for line in table.splitlines() if "STREAM" in line or "TIGER" in line]
+        assert got == ["0.2500", "0.1250", r"\textbf{0.5000}", r"\underline{0.3750}"]
+
+    def test_a_tie_for_the_best_leaves_the_next_value_second(self):
+        rows = [row("A", 0.5), row("B", 0.5), row("C", 0.25), row("D", 0.125)]
+        got = [line.split(" & ")[5] for line in latex_table(rows).splitlines()[4:8]]
+        assert got == [r"\textbf{0.5000}", r"\textbf{0.5000}", r"\underline{0.2500}", "0.1250"]
+
+    def test_is_a_booktabs_tabular_with_a_column_per_cell(self):
+        lines = latex_table(STAGES).splitlines()
+        assert lines[0] == r"\begin{tabular}{llrrrrrrrrr}"
+        assert [lines[i] for i in (1, 3, -2, -1)] == [
+            r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"
+        ]  # fmt: skip
+        # 11 columns: 10 separators
+        assert all(line.count(" & ") == 10 and line.endswith(r" \\") for line in [lines[2], *lines[4:8]])
+
+    def test_special_characters_are_escaped(self):
+        assert r"my\_model \& 50\% \textbackslash{}x" in latex_table([row("my_model & 50% \\x", 0.1)])
+
+
+def test_csv_keeps_every_digit():
+    rows = [row("A, B", 1 / 3), row("C", None, "PT", final=False, train_seconds=None)]
+    head, first, second = csv.reader(csv_table(rows).splitlines())
+    assert head == [
+        "model", "stage", "final", "dataset", "seed", "test_recall@5", "test_recall@10",
+        "test_ndcg@5", "test_ndcg@10", "valid_ndcg@10", "train_seconds",
+        "rank_seconds_per_1000_users", "parameters",
+    ]  # fmt: skip
+    assert first == [
+        "A, B", "", "True", "ml-100k", "7", "0.3", "0.4", "0.2", "0.3333333333333333", "0.1",
+        "61.23", "0.756", "1234567",
+    ]  # fmt: skip
+    assert [second[i] for i in (2, 8, 10)] == ["False", "", ""]
+
+
+def test_text_is_aligned_and_unmarked():
+    lines = text_table(STAGES).splitlines()
+    assert len({len(line) for line in lines[-4:]}) == 1
+    assert lines[-2].split() == [
+        "STREAMRec", "SFT", "(final)", "0.3000", "0.4000", "0.2000", "0.5000", "0.1000",
+        "61.2", "0.76", "1,234,567", "7",
+    ]  # fmt: skip
