@@ -99,6 +99,12 @@ class TestWriteAtomically:
         assert (tmp_path / "table.md").read_text(encoding="utf-8") == "zwei: ä"
         assert [p.name for p in tmp_path.iterdir()] == ["table.md"]
 
+    def test_who_is_reading_gets_the_old_file_to_its_end(self, tmp_path):
+        write_atomically(tmp_path / "table.md", "old")
+        with open(tmp_path / "table.md") as reader:
+            write_atomically(tmp_path / "table.md", "new text")
+            assert reader.read() == "old"
+
     def test_a_failed_write_keeps_the_old_file(self, tmp_path):
         write_atomically(tmp_path / "table.md", "old")
         with pytest.raises(UnicodeEncodeError):  # a lone surrogate has no UTF-8
