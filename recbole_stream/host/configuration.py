@@ -60,7 +60,7 @@ DATASET_KEYS = [
 _UNLISTED_KEYS = {
     "model", "dataset", "config_files", "preset",
     "nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank",
-    "encoding", "reg_weight", "tail_ratio", "embedding_size",
+    "encoding", "reg_weight", "tail_ratio",
     "mask_ratio", "ft_ratio", "eta", "beta",  # RecBole's transforms
 }  # fmt: skip
 

@@ -1,25 +1,19 @@
 """What RecBole 1.2.1 does wrong on today's packages, and the smallest mend for each.
 
 Line numbers are of the 1.2.1 wheel. Most faults are one expression inside a
-long function. ``_edit`` exchanges just that expression and leaves the rest of
+long function. ``edit`` exchanges just that expression and leaves the rest of
 RecBole's function as it is, in place: whoever imported the function before us
 has the mended one too. The other repairs wrap a method or set a name.
 
 The repairs act on the running process only; RecBole's files stay untouched.
 """
 
-import ast
 import functools
 import importlib
 import importlib.util
-import inspect
-import logging
-import os
 import sys
-import textwrap
 import types
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +21,9 @@ import pandas as pd
 import torch
 
 from recbole_stream.errors import InputError
+from recbole_stream.host import repairs_parallel as parallel
 from recbole_stream.host.configuration import DATASET_KEYS
+from recbole_stream.host.edit import edit
 
 __all__ = ["apply"]
 
@@ -38,16 +34,19 @@ def apply() -> None:
         name_the_old_numpy_types,
         do_without_ray,
         leave_anomaly_mode_off,
+        scale_gradients_by_the_present_name,
         load_whole_checkpoints,
         count_elements_of_sequences,
         fill_missing_values,
+        copy_columns_into_tensors,
         download_in_one_process,
         keep_rows_in_time_order,
         compare_our_dataset_keys,
         name_checkpoints_uniquely,
-        train_on_several_cpus,
-        average_over_users,
-        tell_children_of_us,
+        parallel.train_on_several_cpus,
+        parallel.load_what_several_processes_trained,
+        parallel.average_over_users,
+        parallel.tell_children_of_us,
     ):
         repair()
 
@@ -98,6 +97,13 @@ class _NoRay:
         )
 
 
+def scale_gradients_by_the_present_name() -> None:
+    """``GradScaler is deprecated`` in every epoch: trainer.py:235 uses its old name."""
+    from recbole.trainer import Trainer
+
+    edit(Trainer._train_epoch, {"amp.GradScaler(": 'torch.amp.GradScaler("cuda", '})
+
+
 def leave_anomaly_mode_off() -> None:
     """Everything trains 1.4 times slower: autograd's anomaly mode is on for every model.
 
@@ -136,7 +142,7 @@ def load_whole_checkpoints() -> None:
             getattr(getattr(importlib.import_module(f"recbole.model.{module}"), model), method)
         )
     for function in readers:
-        _edit(function, {"torch.load(": "torch.load(weights_only=False, f="})
+        edit(function, {"torch.load(": "torch.load(weights_only=False, f="})
 
 
 def name_checkpoints_uniquely() -> None:
@@ -178,7 +184,7 @@ def count_elements_of_sequences() -> None:
         KnowledgeBasedDataset._reset_ent_remapID,
         SequentialDataset._benchmark_presets,
     ):
-        _edit(function, {".agg(len)": ".map(len)"})
+        edit(function, {".agg(len)": ".map(len)"})
 
 
 def fill_missing_values() -> None:
@@ -189,11 +195,11 @@ def fill_missing_values() -> None:
     """
     from recbole.data.dataset import Dataset
 
-    _edit(
+    edit(
         Dataset._load_feat,
         {'df[field].fillna(value="", inplace=True)': 'df[field] = df[field].fillna(value="")'},
     )
-    _edit(
+    edit(
         Dataset._fill_nan,
         {
             "feat[field].fillna(value=0, inplace=True)": "feat[field] = feat[field].fillna(value=0)",
@@ -201,6 +207,19 @@ def fill_missing_values() -> None:
                 "feat[field] = feat[field].fillna(value=feat[field].mean())",
         },
     )  # fmt: skip
+
+
+def copy_columns_into_tensors() -> None:
+    """With pandas 3 tensors share memory that pandas holds read-only; torch warns each run.
+
+    dataset.py:2199 hands the column's own array to torch.
+    """
+    from recbole.data.dataset import Dataset
+
+    edit(
+        Dataset._dataframe_to_interaction,
+        {"value = data[k].values": "value = data[k].to_numpy(copy=True)"},
+    )
 
 
 def download_in_one_process() -> None:
@@ -211,7 +230,7 @@ def download_in_one_process() -> None:
     from recbole.data.dataset import Dataset
 
     barrier = "torch.distributed.barrier()"
-    _edit(Dataset._download, {barrier: f"torch.distributed.is_initialized() and {barrier}"})
+    edit(Dataset._download, {barrier: f"torch.distributed.is_initialized() and {barrier}"})
 
 
 def keep_rows_in_time_order() -> None:
@@ -220,21 +239,21 @@ def keep_rows_in_time_order() -> None:
     dataset.py:2207 turns timestamps into float32, whose step at today's Unix
     times is 128 seconds (64 for ml-100k's), before they are sorted
     (sequential_dataset.py:100, dataset.py:1829): 149 of ml-100k's 943 test
-    items are not the user's last. Sorting by user, time and row of the file
-    while the times are still float64 mends it, because what follows sorts
-    stably. Where it did not it now does: dataset.py:853 (duplicates) and
-    interaction.py:349 (descending, which crashed).
+    items are not the user's last (4 with RecBole's ``normalize_all``). Sorting
+    by user, time and row of the file while the times are still float64 mends
+    it, because what follows sorts stably. Where it did not it now does:
+    dataset.py:853 (duplicates), interaction.py:349 (descending, which crashed).
 
     Not touched are random order and files that the user split.
     """
     from recbole.data.dataset import Dataset
     from recbole.data.interaction import Interaction
 
-    _edit(
+    edit(
         Dataset._remove_duplication,
         {"by=[self.time_field], ascending=True,": "by=[self.time_field], kind='stable',"},
     )
-    _edit(
+    edit(
         Interaction.sort,
         {
             "index = torch.tensor(np.array(index)[::-1])":
@@ -276,148 +295,3 @@ def compare_our_dataset_keys() -> None:
     from recbole.utils.argument_list import dataset_arguments
 
     dataset_arguments.extend(key for key in DATASET_KEYS if key not in dataset_arguments)
-
-
-# -- several processes -------------------------------------------------------
-
-
-def train_on_several_cpus() -> None:
-    """Several processes need one GPU each: NCCL and CUDA are written into the code.
-
-    configurator.py:497-511 and trainer.py:61-65. Without a GPU, or with
-    ``gpu_id: ''``, the processes now talk through gloo. Batch normalisation
-    then keeps its statistics per process: torch synchronises it on GPUs only.
-    """
-    from recbole.config import Config
-    from recbole.trainer.trainer import AbstractTrainer
-
-    stock_device, stock_init = Config._init_device, AbstractTrainer.__init__
-
-    @functools.wraps(stock_device)
-    def init_device(self: Config) -> None:
-        final = self.final_config_dict
-        gpus = final["gpu_id"]
-        gpus = ",".join(map(str, gpus)) if isinstance(gpus, tuple) else str(gpus)
-        # before torch is asked: it looks at this variable once
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
-        if "local_rank" not in final or (gpus and torch.cuda.is_available()):
-            stock_device(self)
-            return
-        torch.distributed.init_process_group(
-            backend="gloo",
-            rank=final["local_rank"] + final["offset"],
-            world_size=final["world_size"],
-            init_method=f"tcp://{final['ip']}:{final['port']}",
-        )
-        final.update(gpu_id=gpus, device=torch.device("cpu"), single_spec=False)
-        if final["local_rank"] != 0:
-            final.update(state="error", show_progress=False, verbose=False)
-
-    @functools.wraps(stock_init)
-    def init(self: AbstractTrainer, config: Config, model: torch.nn.Module) -> None:
-        if config["single_spec"] or config["device"].type != "cpu":
-            stock_init(self, config, model)
-            return
-        self.config = config
-        self.model = model
-        self.distributed_model = torch.nn.parallel.DistributedDataParallel(model)
-
-    Config._init_device = init_device
-    AbstractTrainer.__init__ = init
-
-
-def average_over_users() -> None:
-    """With several processes the averages of metrics weigh users unequally.
-
-    trainer.py:612 counts ``len(batched_data)``, the 4 parts of a batch, as its
-    users; and the sampler of abstract_dataloader.py:71 repeats rows until all
-    processes have equally many. Now users are counted, and evaluation repeats
-    none (nothing there needs equal shares; training does, and still pads). With
-    that, averages over users are exact but for RecBole's rounding of each
-    process's share to ``metric_decimal_place``. Metrics that are no averages
-    over users (coverage, Gini, entropy, AUC) remain averages of shares.
-
-    Before the best checkpoint is read, every process waits until the first has
-    written it.
-    """
-    from recbole.data.dataloader import FullSortEvalDataLoader, NegSampleEvalDataLoader
-    from recbole.trainer import Trainer
-
-    # batched_data: interaction, history, user of each positive (None: none sampled), positives
-    users = "len(batched_data[0] if batched_data[2] is None else batched_data[2].unique())"
-    best = "checkpoint_file = model_file or self.saved_model_file"
-    _edit(
-        Trainer.evaluate,
-        {
-            "num_sample += len(batched_data)": f"num_sample += {users}",
-            best: f"{best}; self.config['single_spec'] or torch.distributed.barrier()",
-        },
-    )
-    for loader in (FullSortEvalDataLoader, NegSampleEvalDataLoader):
-        loader.__init__ = _without_repeats(loader.__init__)
-
-
-def _without_repeats(stock: Callable[..., None]) -> Callable[..., None]:
-    """Wrap a data loader's ``__init__`` so that its distributed sampler repeats no row."""
-
-    @functools.wraps(stock)
-    def init(self: Any, config: Any, *arguments: Any, **named: Any) -> None:
-        stock(self, config, *arguments, **named)
-        if config["single_spec"] or self.sample_size < config["world_size"]:
-            return  # a process without any row could compute no metric
-        sampler = self.sampler
-        sampler.total_size = self.sample_size
-        sampler.num_samples = len(range(sampler.rank, self.sample_size, sampler.num_replicas))
-
-    return init
-
-
-def tell_children_of_us() -> None:
-    """Processes that ``recbole.quick_start.run(nproc=2)`` starts do not know our models.
-
-    A started process imports what it unpickles, and quick_start.py:63 sends
-    ``run_recboles``. Sent as a part of our launcher, it brings the package.
-    """
-    launcher = importlib.import_module("recbole_stream.host.launcher")
-    launcher.run_recboles.__module__ = launcher.__name__
-
-
-# -- the tool ----------------------------------------------------------------
-
-
-def _edit(function: Callable[..., Any], replacements: dict[str, str]) -> None:
-    """Exchange expressions inside a function of RecBole, in place.
-
-    The function is compiled anew from its source with the replacements made;
-    defaults, decorators and the lines shown in tracebacks stay. A function
-    that does not contain an expression (someone mended their copy of RecBole)
-    is left alone and named in a warning. Edits add up, because each starts
-    from what the earlier ones left.
-    """
-    function = inspect.unwrap(function)
-    source = _edited_source.get(function) or textwrap.dedent(inspect.getsource(function))
-    for old, new in replacements.items():
-        if old not in source:
-            logging.getLogger().warning(
-                "%s.%s of this RecBole is not that of 1.2.1 and stays unrepaired: %r not found.",
-                function.__module__, function.__qualname__, old,
-            )  # fmt: skip
-        source = source.replace(old, new)
-    _edited_source[function] = source
-    tree = ast.parse(source)
-    if function.__code__.co_freevars:  # ("__class__",): a method that calls super()
-        inside = ast.parse("class _: pass")
-        inside.body[0].body = tree.body
-        tree = inside
-    tree = ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
-    module = compile(tree, function.__code__.co_filename, "exec")
-    function.__code__ = _find_code(module, function.__name__)
-
-
-_edited_source: dict[Callable[..., Any], str] = {}
-
-
-def _find_code(outer: types.CodeType, name: str) -> types.CodeType:
-    """Return the code of the function ``name`` at the top level or in the class there."""
-    codes = [constant for constant in outer.co_consts if isinstance(constant, types.CodeType)]
-    return codes[0] if codes[0].co_name == name else _find_code(codes[0], name)
