@@ -66,7 +66,7 @@ def dataset_name(category: str, version: str) -> str:
     """`Musical_Instruments`, `2023` -> `amazon-musical-instruments-2023`."""
     slug = "-".join(re.findall(r"[a-z0-9]+", category.lower()))
     if not slug:
-        raise InputError(f"--category {category!r} names no category: give it as in the file, e.g. Musical_Instruments.")
+        raise InputError(f"--category {category!r} names no category: give it as the file does, e.g. Books.")
     return f"amazon-{slug}-{version}"
 
 
@@ -114,8 +114,9 @@ def convert(
     # Beside the target, so that the renames at the end stay on one file system.
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=output) as folder:
         work = Path(folder)
-        columns = _collect(read_interactions(reviews, release), work / "ids")
-        rows, users, items = _filter(*columns[:3], min_interactions, duplicates)
+        rows, users, items, times, ratings = _survivors(
+            read_interactions(reviews, release), work / "ids", min_interactions, duplicates
+        )
         if not len(rows):
             raise InputError(
                 f"No interaction of {reviews} is left when every user and item needs {min_interactions}: "
@@ -123,8 +124,6 @@ def convert(
             )
         user_names = _names(work / "ids", 0, rows, users)
         item_names = _names(work / "ids", 1, rows, items)
-        times, ratings = columns[2][rows], columns[3][rows]
-        del columns
         _write(
             work / "inter",
             INTER_HEADER,
@@ -133,7 +132,8 @@ def convert(
                 for user, item, rating, time in zip(users, items, ratings, times, strict=True)
             ),
         )
-        without_text = _write_items(work / "item", read_metadata(meta, release, frozenset(item_names)), item_names, release)
+        records = read_metadata(meta, release, frozenset(item_names))
+        without_text = _write_items(work / "item", records, item_names, release)
         target = output / name
         target.mkdir(exist_ok=True)
         for suffix in ("item", "inter"):
@@ -158,24 +158,30 @@ def _collect(interactions: Iterable[tuple[str, str, float, int]], ids: Path) -> 
     return tuple(np.frombuffer(column, dtype=column.typecode) for column in (users, items, times, ratings))
 
 
-def _filter(
-    users: np.ndarray, items: np.ndarray, times: np.ndarray, least: int, duplicates: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Surviving rows in the order of the .inter file, with codes from 0 for their users and items; `[kept]` each."""
+def _survivors(
+    interactions: Iterable[tuple[str, str, float, int]], ids: Path, least: int, duplicates: str
+) -> tuple[np.ndarray, ...]:
+    """What is left of the interactions, in the order of the .inter file.
+
+    Returns:
+        row in the reviews file, codes from 0 of user and item, time and rating; `[kept]` each.
+    """
+    users, items, times, ratings = _collect(interactions, ids)
     # Repeats only add to the counts: what is too rare with them is too rare without.
     rows = np.flatnonzero(frequent(users, least))
     rows = rows[frequent(items[rows], least)]
-    users, items = factorise(users[rows]), factorise(items[rows])
-    order = np.lexsort((times[rows], users))  # stable: equal times keep the order of the file
-    rows, users, items = rows[order], users[order], items[order]
+    # From here on only what passed the sieve: the large arrays are let go one by one.
+    users = factorise(users[rows])
+    items = factorise(items[rows])
+    times, ratings = times[rows], ratings[rows]
+    order = np.lexsort((times, users))  # stable: equal times keep the order of the file
     if duplicates == "first":
-        kept = first_of_pairs(users, items)
+        order = order[first_of_pairs(users[order], items[order])]
     elif duplicates == "last":
-        kept = len(rows) - 1 - first_of_pairs(users[::-1], items[::-1])[::-1]
-    else:
-        kept = np.arange(len(rows))
-    kept = kept[iterated_k_core(users[kept], items[kept], least)]
-    return rows[kept], factorise(users[kept]), factorise(items[kept])
+        order = order[::-1]
+        order = order[first_of_pairs(users[order], items[order])][::-1]
+    order = order[iterated_k_core(users[order], items[order], least)]
+    return rows[order], factorise(users[order]), factorise(items[order]), times[order], ratings[order]
 
 
 def _names(ids: Path, column: int, rows: np.ndarray, codes: np.ndarray) -> list[str]:
@@ -225,7 +231,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", required=True, choices=sorted(RELEASES), help="release the files belong to")
     parser.add_argument("--category", required=True, help="name of the category, e.g. Musical_Instruments")
-    parser.add_argument("--reviews", required=True, type=Path, help="reviews (.json, .jsonl) or ratings (.csv), gzipped or not")
+    parser.add_argument("--reviews", required=True, type=Path, help="reviews (.json, .jsonl) or ratings (.csv), or .gz")
     parser.add_argument("--meta", required=True, type=Path, help="metadata of the same category and release")
     parser.add_argument("--output", required=True, type=Path, help="folder of data sets (RecBole's data_path)")
     parser.add_argument("--min_interactions", type=int, default=5, help="least actions per user and item (default 5)")

@@ -28,10 +28,11 @@ MAX_CHARACTERS = 2000
 # Only the names of HTML: "<NEW> Guitar" is text. Scripts, styles and comments go with what is inside them, other tags
 # leave their text.
 _TAGS = (
-    "a abbr address area article aside b base big blockquote body br button caption center cite code col colgroup dd del "
-    "dfn div dl dt em embed fieldset figcaption figure font footer form h[1-6] head header hr html i iframe img input ins "
-    "kbd label legend li link main map mark meta nav noscript object ol option p param pre q s samp script section select "
-    "small source span strike strong style sub sup table tbody td textarea tfoot th thead title tr tt u ul var video wbr"
+    "a abbr address area article aside b base big blockquote body br button caption center cite code col colgroup "
+    "dd del dfn div dl dt em embed fieldset figcaption figure font footer form h[1-6] head header hr html i "
+    "iframe img input ins kbd label legend li link main map mark meta nav noscript object ol option p param pre q "
+    "s samp script section select small source span strike strong style sub sup table tbody td textarea tfoot th "
+    "thead title tr tt u ul var video wbr"
 )
 _MARKUP = re.compile(
     rf"<(script|style)\b.*?</\1\s*>|<!--.*?-->|</?(?:{'|'.join(_TAGS.split())})\b[^<>]*>", re.IGNORECASE | re.DOTALL

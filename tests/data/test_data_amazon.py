@@ -34,7 +34,7 @@ def write_json(path, records):
 
 
 def review_2023(user, item, time):
-    return {"rating": 4.5, "title": "x", "text": "y", "asin": "z", "parent_asin": item, "user_id": user, "timestamp": time}
+    return {"rating": 4.5, "title": "x", "asin": "z", "parent_asin": item, "user_id": user, "timestamp": time}
 
 
 @pytest.fixture
@@ -45,7 +45,8 @@ def files(tmp_path):
         {"parent_asin": "a", "title": "Drum", "store": "Acme", "categories": ["Music", "Drums"], "price": 9.5},
         {"parent_asin": "a", "title": "Repeated"},
     ]
-    return {"reviews": reviews, "meta": write_json(tmp_path / "meta_Toys.jsonl.gz", records), "output": tmp_path / "out"}
+    meta = write_json(tmp_path / "meta_Toys.jsonl.gz", records)
+    return {"reviews": reviews, "meta": meta, "output": tmp_path / "out"}
 
 
 def table(path):
@@ -223,7 +224,8 @@ def recbole_dataset(tmp_path):
     reviews = []
     for number in range(len(TITLES)):
         # Each user starts elsewhere, all at one time: only the file order says which item is last.
-        reviews += [review_2023(user, f"B{(number + 3 * k) % len(TITLES)}", 1588687728923) for k, user in enumerate(users)]
+        items = [f"B{(number + 3 * k) % len(TITLES)}" for k in range(len(users))]
+        reviews += [review_2023(user, item, 1588687728923) for user, item in zip(users, items, strict=True)]
     meta = [
         {"parent_asin": f"B{number}", "title": title, "store": title, "price": 1.5, "features": [title, "feature"]}
         for number, title in enumerate(TITLES)

@@ -5,9 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recbole_stream.data.amazon_files import RELEASES
-from recbole_stream.data.amazon_text import ITEM_HEADER, MAX_CHARACTERS, atomic_cell, clean_text, item_cells, parse_price
-
-TITLE, BRAND, CATEGORIES, FEATURES, DESCRIPTION, PRICE = range(1, 7)
+from recbole_stream.data.amazon_text import (
+    ITEM_HEADER,
+    MAX_CHARACTERS,
+    atomic_cell,
+    clean_text,
+    item_cells,
+    parse_price,
+)
 
 
 @pytest.mark.parametrize(
@@ -136,4 +141,4 @@ def test_row_without_metadata_has_every_column():
 def test_joined_pieces_are_cut_too():
     # Two pieces of 1,500 and 1,500 characters and a space exceed 2,000: cut at that space.
     record = {"description": ["a" * 1500, "b" * 1500]}
-    assert item_cells("B1", record, RELEASES["2018"])[DESCRIPTION] == "a" * 1500
+    assert item_cells("B1", record, RELEASES["2018"])[ITEM_HEADER.index("description:token_seq")] == "a" * 1500
