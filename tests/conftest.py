@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import recbole_stream  # noqa: F401 - without Ray, RecBole's quick_start imports only after this
+
 N_USERS = 120
 
 

@@ -45,15 +45,15 @@ __all__ = [
 
 # Keys that decide what a filtered dataset contains and that RecBole leaves out
 # when it compares a saved one with the configuration (data/utils.py:55-70).
-# The first four are RecBole's own omissions.
+# The first four are RecBole's own omissions; the others decide the semantic IDs.
 DATASET_KEYS = [
-    "data_path",
-    "encoding",
-    "numerical_features",
-    "discretization",
-    "text_fields",
-    "semantic_ids_file",
-]
+    "data_path", "encoding", "numerical_features", "discretization",
+    "text_fields", "text_encoder", "text_max_length",
+    "semantic_ids_file", "tokenizer", "codebook_levels", "codebook_size", "unique_ids",
+    "rq_vae_hidden_sizes", "rq_vae_latent_size", "rq_vae_epochs",
+    "rq_vae_learning_rate", "rq_vae_batch_size", "rq_vae_beta",
+    "similar_items",
+]  # fmt: skip
 
 # Keys that RecBole and its launchers read although none of its lists or YAML
 # files names them.

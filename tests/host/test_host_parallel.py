@@ -1,0 +1,67 @@
+"""Two processes on a CPU: the run, its metrics and its checkpoint."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import recbole.quick_start
+from recbole.utils import get_trainer
+
+from recbole_stream.errors import InputError
+from recbole_stream.host.launcher import run_distributed
+
+
+@pytest.fixture
+def keys(tiny_ml100k):
+    return {
+        "data_path": tiny_ml100k,
+        "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+        # 9 users: the two processes evaluate 5 and 4 of them
+        "val_interval": {"user_id": [str(user) for user in range(1, 10)]},
+        "MAX_ITEM_LIST_LENGTH": 10,
+        "hidden_size": 16,
+        "inner_size": 16,
+        "epochs": 2,
+        "train_neg_sample_args": None,
+        "train_batch_size": 512,
+        "eval_batch_size": 4,
+        "learning_rate": 0.01,
+        "metrics": ["Recall", "NDCG", "MRR"],
+        "topk": [50, 200],
+        "valid_metric": "NDCG@200",
+        "metric_decimal_place": 12,
+        "show_progress": False,
+        "state": "error",
+        "gpu_id": "",
+    }
+
+
+def assert_is_the_exact_average(test_result):
+    """The same checkpoint evaluated by one process gives the same numbers."""
+    (checkpoint,) = Path("saved").glob("SASRec-*.pth")
+    config, model, _, _, _, test_data = recbole.quick_start.load_data_and_model(str(checkpoint))
+    trainer = get_trainer(config["MODEL_TYPE"], "SASRec")(config, model)
+    alone = trainer.evaluate(test_data, load_best_model=False)
+    assert len(test_data._dataset) == 9
+    # rounded to 12 places in each process, averaged in float32
+    assert test_result == pytest.approx(dict(alone), rel=1e-6)
+    assert alone["recall@200"] > 0
+
+
+@pytest.mark.parametrize("start", ["our launcher", "stock run"])
+def test_two_processes_train_and_average_over_users(keys, start):
+    if start == "our launcher":
+        run = run_distributed
+    else:
+        run = functools.partial(recbole.quick_start.run, port="5679")
+    before = dict(keys)
+    result = run("SASRec", "tiny", config_dict=keys, nproc=2)
+    assert_is_the_exact_average(result["test_result"])
+    if start == "our launcher":
+        assert keys == before
+
+
+def test_a_mistake_in_the_input_comes_back_as_one_sentence(keys):
+    keys |= {"epochs": 0, "preset": "no such preset"}
+    with pytest.raises(InputError, match="^preset is 'no such preset', but TIGER has only"):
+        run_distributed("TIGER", "tiny", keys, nproc=2)
