@@ -19,8 +19,10 @@ def nearest_token(residuals: Tensor, embeddings: Tensor) -> Tensor:
     Returns:
         token numbers [..].
     """
-    # ‖c − r‖² = ‖c‖² − 2 c·r + ‖r‖², and the last term is the same for every token
-    return (embeddings.square().sum(-1) - 2 * residuals @ embeddings.T).argmin(-1)
+    # ‖c − r‖² = ‖c‖² − 2 c·r + ‖r‖², and the last term is the same for every token;
+    # autocast would turn the product into bfloat16, whose rounding exceeds the gaps between distances
+    with torch.autocast(residuals.device.type, enabled=False):
+        return (embeddings.square().sum(-1) - 2 * residuals.float() @ embeddings.T).argmin(-1)
 
 
 class _TwoLayers(nn.Module):

@@ -115,7 +115,7 @@ class STREAMRecModel(nn.Module):
         for _ in range(steps):
             state = self.reasoning.states(hidden)[:, -1:]
             residual = self.reasoning.residuals(target, state)
-            traces.append(nearest_token(residual.float(), embeddings))  # [B, 1]
+            traces.append(nearest_token(residual, embeddings))  # [B, 1]
             prefix = prefix.read(traces[-1][:, None])
             hidden = torch.cat([hidden, prefix.hidden[:, 0]], 1)
         tokens = torch.cat(traces, 1)
