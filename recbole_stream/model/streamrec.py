@@ -56,7 +56,14 @@ class STREAMRecModel(nn.Module):
         """End of Stage 1: give the reference its own encoder and vocabulary, and fix it."""
         self.reference.encoder.load_state_dict(self.encoder.state_dict())
         self.reference.tokens.load_state_dict(self.tokens.state_dict())
-        self.reference.requires_grad_(False)
+        self.reference.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "STREAMRecModel":
+        """As in torch, but a frozen reference never drops units: it is one fixed distribution."""
+        super().train(mode)
+        if not self.reference.decoder.start.requires_grad:
+            self.reference.eval()
+        return self
 
     def start_from_direct(self) -> None:
         """Let the slow decoder start from the direct one (``finetune_init: direct``)."""
