@@ -29,7 +29,7 @@ def beam_search(prefix: Prefix, trie: Trie, beams: int) -> tuple[Tensor, Tensor]
     scores = torch.zeros(batch, 1, device=device)
     for depth in range(trie.levels):
         log_probs = prefix.log_probs()[..., tokens.level(depth)]  # [B, W, K]
-        children, codes, exists = trie.children(depth, nodes)
+        children, codes, exists = trie.expand(depth, nodes)
         expanded = scores[..., None] + log_probs.gather(2, codes)  # [B, W, C]
         expanded = expanded.masked_fill(~exists, -torch.inf).flatten(1)
         scores, best = expanded.topk(min(beams, expanded.shape[1], trie.nodes[depth]), 1)

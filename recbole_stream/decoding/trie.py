@@ -50,7 +50,25 @@ class Trie(nn.Module):
             raise ValueError(f"{n_items - self.nodes[-1]} items share their semantic ID with another item.")
         self.register_buffer("items", torch.from_numpy((order + 1).astype(np.int32)), persistent=False)
 
-    def children(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def find(self, codes: Tensor) -> Tensor:
+        """The item that has an ID: codes [.., m] -> item [..], 0 where there is none."""
+        node = torch.zeros_like(codes[..., 0])
+        alive = torch.ones_like(node, dtype=torch.bool)
+        for depth in range(self.levels):
+            first, code = getattr(self, f"first_{depth}"), getattr(self, f"code_{depth}")
+            low, end = first[node].long(), first[node + 1].long()
+            wanted = codes[..., depth]
+            # binary search among the children, whose codes rise
+            high = end
+            for _ in range(self.widest[depth].bit_length()):
+                middle = (low + high) // 2
+                below = (low < high) & (code[middle.clamp(max=len(code) - 1)] < wanted)
+                low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+            node = low.clamp(max=len(code) - 1)
+            alive &= (low < end) & (code[node] == wanted)
+        return self.items[node].long() * alive
+
+    def expand(self, depth: int, nodes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The children of nodes at ``depth`` (the root is node 0 at depth 0).
 
         Args:

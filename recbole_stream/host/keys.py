@@ -2,11 +2,130 @@
 
 ``RULES`` maps a key to a rule made with the builders of
 ``recbole_stream.host.configuration``; the configuration hook applies it to
-TIGER and STREAMRec before any data is read.
+TIGER and STREAMRec before any data is read. What each key means stands beside
+it in properties/model/*.yaml.
 """
 
-from recbole_stream.host.configuration import Rule
+from collections.abc import Mapping
+from typing import Any
 
-__all__ = ["RULES"]
+from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import (
+    Rule,
+    boolean,
+    integer,
+    list_of_strings,
+    number,
+    one_of,
+    optional,
+)
 
-RULES: dict[str, Rule] = {}
+__all__ = ["REWARDS", "RULES", "check_combinations"]
+
+REWARDS = ("format", "exact_match", "similarity", "likelihood", "ranking")
+
+_positive, _count, _share = integer(minimum=1), integer(minimum=0), number(minimum=0, maximum=1)
+_rate, _weight = number(above=0, maximum=1), number(minimum=0)
+_text = Rule("a string", lambda value: isinstance(value, str) and value != "")
+
+RULES: dict[str, Rule] = {
+    # text and tokenizer
+    "text_fields": optional(list_of_strings()),
+    "text_encoder": _text,
+    "text_max_length": integer(minimum=8),
+    "cache_dir": _text,
+    "semantic_ids_file": optional(_text),
+    "tokenizer": one_of("rq_kmeans", "rq_vae"),
+    "codebook_levels": integer(minimum=2, maximum=16),
+    "codebook_size": integer(minimum=2),
+    "unique_ids": one_of("reassign", "counter", "sinkhorn"),
+    "rq_vae_hidden_sizes": Rule(
+        "a list of whole numbers of at least 1",
+        lambda value: isinstance(value, list) and all(_positive.accepts(size) for size in value),
+    ),
+    "rq_vae_latent_size": _positive,
+    "rq_vae_epochs": _positive,
+    "rq_vae_learning_rate": _rate,
+    "rq_vae_batch_size": _positive,
+    "rq_vae_beta": _weight,
+    # backbone
+    "hidden_size": _positive,
+    "inner_size": _positive,
+    "n_heads": _positive,
+    "head_size": _positive,
+    "encoder_layers": _positive,
+    "decoder_layers": _positive,
+    "dropout": number(minimum=0, maximum=0.9),
+    "history_input": one_of("item", "tokens"),
+    "temperature": number(above=0),
+    # reasoning
+    "reasoning_steps": _positive,
+    "reasoning_mlp": one_of("residual", "plain"),
+    "reasoning_scale": one_of("raw", "unit"),
+    "similar_items": integer(minimum=2),
+    # stages
+    "epochs": _positive,
+    "learning_rate": _rate,
+    "stopping_step": _count,
+    "pretrain_epochs": _positive,
+    "pretrain_learning_rate": _rate,
+    "pretrain_patience": _count,
+    "finetune_init": one_of("direct", "pretrained"),
+    "finetune_epochs": _positive,
+    "finetune_learning_rate": _rate,
+    "finetune_patience": _count,
+    "collect_epochs": _positive,
+    "collect_rounds": _positive,
+    "dpo_weight": _weight,
+    "quant_weight": _weight,
+    "state_weight": _weight,
+    "dpo_beta": number(above=0),
+    "quant_beta": _weight,
+    "state_temperature": number(above=0),
+    "straight_through": boolean(),
+    "reinforce_epochs": _positive,
+    "reinforce_learning_rate": _rate,
+    "reinforce_patience": _count,
+    "reinforce_batch_size": integer(minimum=2),
+    "reinforce_samples": _count,
+    "group_size": integer(minimum=2),
+    "reinforce_updates": _positive,
+    "reinforce_clip": number(above=0),
+    "kl_weight": _weight,
+    "importance_sampling": one_of("sequence", "token"),
+    "reward_normalisation": one_of("sum", "each"),
+    "reward_weights": Rule(
+        f"a dict of numbers of at least 0, not all 0, for {', '.join(REWARDS)}",
+        lambda value: isinstance(value, dict)
+        and set(value) == set(REWARDS)
+        and all(_weight.accepts(weight) for weight in value.values())
+        and any(value.values()),
+    ),
+    "reinforce_positions": one_of("thinking", "all"),
+    # training and ranking
+    "train_batch_size": integer(minimum=2),
+    "warmup_steps": _count,
+    "weight_decay": _weight,
+    "label_smoothing": _share,
+    "max_grad_norm": number(above=0),
+    "ema": number(minimum=0, maximum=0.99999),
+    "eval_step": _positive,
+    "max_train_seconds": _weight,
+    "precision": one_of("auto", "bfloat16", "float32"),
+    "resume_dir": optional(_text),
+    "beam_size": _positive,
+    "eval_batch_size": _positive,
+}
+
+
+def check_combinations(config: Mapping[str, Any]) -> None:
+    """Check what no single key shows.
+
+    Raises:
+        InputError: a search that keeps fewer items than are to be recommended.
+    """
+    if config["beam_size"] < max(config["topk"]):
+        raise InputError(
+            f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "
+            f"set beam_size to at least {max(config['topk'])}."
+        )

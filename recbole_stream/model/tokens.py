@@ -45,6 +45,7 @@ class ItemTokens(nn.Module):
         self.scale = hidden_size**-0.5 / temperature
         offsets = torch.tensor((0, *self.sizes[:-1])).cumsum(0)
         # row 0, the padding item, is never read as an item: its positions are masked in the encoder
+        self.register_buffer("offsets", offsets)  # [m]
         self.register_buffer("table", F.pad(codes + offsets, (0, 0, 1, 0)))  # [n_items + 1, m]
         self.embedding = nn.Embedding(self.vocabulary, hidden_size)
         self.project = nn.Linear(self.levels * hidden_size, hidden_size, bias=False) if history_input == "item" else None
@@ -53,6 +54,10 @@ class ItemTokens(nn.Module):
     def n_items(self) -> int:
         """Rows of the table, the padding item included (RecBole's ``item_num``)."""
         return self.table.shape[0]
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """Tokens [.., m] -> codes from 0 within each level; outside 0 .. K_d - 1 where the level is another."""
+        return tokens - self.offsets
 
     def level(self, depth: int) -> slice:
         """The tokens of one level within the vocabulary."""

@@ -1,0 +1,131 @@
+"""RecBole's sequential dataset with a semantic ID for every item."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+import torch
+from recbole.config import Config
+from recbole.data.dataset import SequentialDataset
+
+from recbole_stream.data.samples import Samples
+from recbole_stream.errors import InputError
+from recbole_stream.host.keys import check_combinations
+from recbole_stream.text.encoder import encode_texts
+from recbole_stream.text.item_text import read_item_text
+from recbole_stream.tokenizer.neighbours import nearest_by_ids, nearest_items
+from recbole_stream.tokenizer.rq_vae import RQVAEOptions
+from recbole_stream.tokenizer.semantic_ids import build_semantic_ids, read_semantic_ids
+
+__all__ = ["STREAMRecDataset", "SemanticIDDataset", "TIGERDataset", "check_users", "samples_of"]
+
+
+class SemanticIDDataset(SequentialDataset):
+    """Item text -> embeddings -> semantic IDs, once the items are known.
+
+    Attributes:
+        semantic_ids (SemanticIDs): row i is item i + 1.
+        similar (torch.Tensor): ``[item_num, similar_items]``, the most similar other items; row 0 unused.
+        encoder (dict): which text encoder was used and on how many items.
+        fingerprint (str): of the items and their IDs; a checkpoint belongs to one fingerprint.
+    """
+
+    def __init__(self, config: Config) -> None:
+        check_combinations(config)
+        super().__init__(config)
+        check_users(self)
+        self._attach_semantic_ids()
+
+    def _attach_semantic_ids(self) -> None:
+        config = self.config
+        items = [str(item) for item in self.field2id_token[self.iid_field][1:]]
+        if config["semantic_ids_file"]:
+            path = os.path.join(self.dataset_path, config["semantic_ids_file"])
+            self.semantic_ids = read_semantic_ids(path, items, unique=config["unique_ids"], id_field=self.iid_field)
+            self.encoder = {"encoder": None, "semantic_ids_file": config["semantic_ids_file"]}
+            neighbours = nearest_by_ids
+            vectors = self.semantic_ids.codes
+        else:
+            vectors = self._embed(items)
+            self.semantic_ids = build_semantic_ids(
+                vectors,
+                method=config["tokenizer"],
+                levels=config["codebook_levels"],
+                codebook_size=config["codebook_size"],
+                unique=config["unique_ids"],
+                seed=config["seed"],
+                cache_dir=config["cache_dir"],
+                device=config["device"],
+                show_progress=config["show_progress"],
+                options=RQVAEOptions(
+                    hidden_sizes=tuple(config["rq_vae_hidden_sizes"]),
+                    latent_size=config["rq_vae_latent_size"],
+                    epochs=config["rq_vae_epochs"],
+                    learning_rate=config["rq_vae_learning_rate"],
+                    batch_size=config["rq_vae_batch_size"],
+                    beta=config["rq_vae_beta"],
+                ),
+            )
+            neighbours = nearest_items
+        if config["similar_items"]:  # TIGER has no such key
+            similar = neighbours(vectors, min(config["similar_items"], len(items) - 1)) + 1
+            self.similar = torch.from_numpy(np.vstack([np.zeros_like(similar[:1]), similar]))
+        digest = hashlib.sha256("\n".join(items).encode())
+        digest.update(self.semantic_ids.codes.tobytes())
+        self.fingerprint = digest.hexdigest()[:16]
+        self.logger.info(f"semantic IDs: {self.semantic_ids.report}")
+
+    def _embed(self, items: list[str]) -> np.ndarray:
+        config = self.config
+        path = os.path.join(self.dataset_path, f"{self.dataset_name}.item")
+        if not config["text_fields"]:
+            raise InputError(
+                f"{self.dataset_name} has no text to make semantic IDs from: set text_fields to columns of "
+                f"{path}, or semantic_ids_file to a table of own IDs."
+            )
+        texts = read_item_text(path, config["text_fields"], items, self.iid_field, config["field_separator"])
+        vectors, self.encoder = encode_texts(
+            texts,
+            config["text_encoder"],
+            config["cache_dir"],
+            max_length=config["text_max_length"],
+            device=str(config["device"]),
+            show_progress=config["show_progress"],
+        )
+        self.logger.info(f"item text: {self.encoder}")
+        return vectors
+
+
+class TIGERDataset(SemanticIDDataset):
+    """The name under which RecBole looks for TIGER's dataset."""
+
+
+class STREAMRecDataset(SemanticIDDataset):
+    """The name under which RecBole looks for STREAMRec's dataset."""
+
+
+def check_users(dataset: SequentialDataset) -> None:
+    """Check that leave-one-out gives every user a training, a validation and a test item.
+
+    Raises:
+        InputError: some user has fewer than 3 interactions.
+    """
+    if dataset.benchmark_filename_list is not None:
+        return
+    counts = np.bincount(dataset.inter_feat[dataset.uid_field], minlength=dataset.user_num)[1:]
+    few = np.flatnonzero(counts < 3)
+    if len(few):
+        example = dataset.field2id_token[dataset.uid_field][few[0] + 1]
+        raise InputError(
+            f"{len(few)} users of {dataset.dataset_name} have fewer than 3 interactions (such as {example!r}), too few "
+            'for leave-one-out: set user_inter_num_interval to "[3,inf)".'
+        )
+
+
+def samples_of(dataset: SequentialDataset) -> Samples:
+    """All (history, next item) pairs of a built split, as RecBole augmented them."""
+    config, features = dataset.config, dataset.inter_feat
+    item, suffix = config["ITEM_ID_FIELD"], config["LIST_SUFFIX"]
+    return Samples(features[item + suffix], features[config["ITEM_LIST_LENGTH_FIELD"]], features[item])

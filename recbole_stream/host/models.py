@@ -1,0 +1,148 @@
+"""TIGER and STREAMRec as RecBole models: thin shells around the networks of ``model``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from recbole.config import Config
+from recbole.data.interaction import Interaction
+from recbole.model.abstract_recommender import SequentialRecommender
+from recbole.utils import InputType
+from torch import Tensor
+
+from recbole_stream.data.samples import Batch
+from recbole_stream.decoding.beam import fill_scores
+from recbole_stream.decoding.rank import item_log_probs, rank_items
+from recbole_stream.decoding.trie import Trie
+from recbole_stream.errors import InputError
+from recbole_stream.host.dataset import SemanticIDDataset
+from recbole_stream.model.backbone import BackboneConfig
+from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.model.tiger import TIGERModel
+from recbole_stream.model.tokens import ItemTokens
+from recbole_stream.training.loop import Objective
+from recbole_stream.training.pretrain import Direct, Pretrain
+
+__all__ = ["STREAMRec", "TIGER"]
+
+_FOREIGN = (
+    "The checkpoint belongs to another data set, model or other semantic IDs: use the data set, text and tokenizer "
+    "keys and the seed it was trained with."
+)
+
+
+class GenerativeRecommender(SequentialRecommender):
+    """What both models share: RecBole's batches in, log-probabilities out.
+
+    Attributes:
+        network: the model proper.
+        objective: the loss that :meth:`calculate_loss` gives; the trainer sets it for each stage. Under a trainer
+            that does not, it is that of the first stage.
+        trie: of the catalogue.
+    """
+
+    input_type = InputType.POINTWISE
+    network: TIGERModel | STREAMRecModel
+    objective: Objective | None = None
+
+    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+        super().__init__(config, dataset)
+        self.beams, self.fingerprint = config["beam_size"], dataset.fingerprint
+        self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
+
+    def first_objective(self) -> Objective:
+        """What the first stage optimises."""
+        raise NotImplementedError
+
+    def rank(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """Item ids [B, L] -> the best items [B, beam_size] and their log-probabilities."""
+        return rank_items(self.network, histories, self.trie, self.beams)
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """The loss of the current stage for one batch of RecBole's loader."""
+        if self.objective is None:
+            self.objective = self.first_objective()
+        histories, targets = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
+        rows = torch.arange(len(targets), device=targets.device)
+        return next(self.objective.losses(Batch(histories, targets, rows)))[0]
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """log P(item | history) of one item a row, [B]."""
+        return item_log_probs(self.network, interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None])[:, 0]
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """Scores of the whole catalogue, [B, n_items]; see :func:`fill_scores` for what a search did not reach."""
+        return fill_scores(*self.rank(interaction[self.ITEM_SEQ]), self.n_items)
+
+    def other_parameter(self) -> dict[str, str]:
+        """What a checkpoint carries beside the weights: the catalogue it belongs to."""
+        return {"fingerprint": self.fingerprint}
+
+    def load_other_parameter(self, para: dict[str, str] | None) -> None:
+        """Check that a checkpoint belongs to this catalogue.
+
+        Raises:
+            InputError: it belongs to other items.
+        """
+        if para and para["fingerprint"] != self.fingerprint:
+            raise InputError(_FOREIGN)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
+        """As in torch.
+
+        Raises:
+            InputError: the weights belong to another catalogue, or to other sizes or semantic IDs.
+        """
+        own = self.state_dict()
+        table = "network.tokens.table"
+        if table not in state_dict or not torch.equal(state_dict[table].cpu(), own[table].cpu()):
+            raise InputError(_FOREIGN)
+        if {name: value.shape for name, value in state_dict.items()} != {n: v.shape for n, v in own.items()}:
+            raise InputError(
+                "The checkpoint's weights have other sizes than the model: use the backbone keys it was trained with."
+            )
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+def _backbone(config: Config) -> BackboneConfig:
+    names = ("hidden_size", "inner_size", "n_heads", "head_size", "encoder_layers", "decoder_layers", "dropout")
+    return BackboneConfig(**{name: config[name] for name in names})
+
+
+def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
+    return ItemTokens(
+        torch.from_numpy(dataset.semantic_ids.codes),
+        dataset.semantic_ids.codebook_sizes,
+        config["hidden_size"],
+        config["temperature"],
+        config["history_input"],
+    )
+
+
+class TIGER(GenerativeRecommender):
+    """History -> semantic ID of the next item; see :class:`TIGERModel`."""
+
+    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+        super().__init__(config, dataset)
+        self.network = TIGERModel(_backbone(config), _tokens(config, dataset))
+        self.label_smoothing = config["label_smoothing"]
+
+    def first_objective(self) -> Objective:
+        return Direct(self.network, self.label_smoothing)
+
+
+class STREAMRec(GenerativeRecommender):
+    """History -> reasoning tokens -> semantic ID of the next item; see :class:`STREAMRecModel`."""
+
+    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+        super().__init__(config, dataset)
+        self.network = STREAMRecModel(
+            _backbone(config), _tokens(config, dataset), config["reasoning_mlp"], config["reasoning_scale"]
+        )
+        self.register_buffer("similar", dataset.similar, persistent=False)
+        self.label_smoothing = config["label_smoothing"]
+
+    def first_objective(self) -> Objective:
+        return Pretrain(self.network, self.similar[:, :2], self.label_smoothing)

@@ -1,0 +1,266 @@
+"""RecBole's trainers of our models: the stages of a run inside one ``fit()``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from recbole.config import Config
+from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
+from recbole.trainer import Trainer
+from tqdm import tqdm
+
+from recbole_stream.data.samples import Samples
+from recbole_stream.errors import InputError
+from recbole_stream.host.dataset import samples_of
+from recbole_stream.host.models import STREAMRec, TIGER
+from recbole_stream.training.checkpoint import load_checkpoint, save_checkpoint
+from recbole_stream.training.finetune import Finetune, FinetuneOptions
+from recbole_stream.training.loop import Objective, StageResult, train_stage
+from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
+from recbole_stream.training.schedule import Schedule
+
+__all__ = ["STREAMRecTrainer", "Stage", "TIGERTrainer"]
+
+
+@dataclass
+class Stage:
+    """A finished stage.
+
+    Attributes:
+        result: how it ended.
+        file: RecBole checkpoint of its best epoch.
+        seconds: wall time of training up to and including this stage.
+    """
+
+    result: StageResult
+    file: str
+    seconds: float
+
+
+class GenerativeTrainer(Trainer):
+    """Runs stages with the project's own loop and ranks without a dense [users, items] matrix.
+
+    Attributes:
+        stages (list[Stage]): the finished ones, in order.
+        final (Stage): the one with the best validation metric; ``saved_model_file`` is its checkpoint.
+    """
+
+    def __init__(self, config: Config, model: TIGER | STREAMRec) -> None:
+        super().__init__(config, model)
+        self.stages: list[Stage] = []
+        self.precision = _precision(config["precision"], self.device)
+
+    @property
+    def final(self) -> Stage:
+        # the earlier stage wins a tie: a later one has to earn its cost
+        return max(self.stages, key=lambda stage: stage.result.valid[self.valid_metric])
+
+    def fit(
+        self,
+        train_data: AbstractDataLoader,
+        valid_data: AbstractDataLoader | None = None,
+        verbose: bool = True,
+        saved: bool = True,
+        show_progress: bool = False,
+        callback_fn: Callable[[int, float], None] | None = None,
+    ) -> tuple[float, dict[str, float]]:
+        """Train all stages; arguments and result as in RecBole's ``Trainer.fit``.
+
+        The model ends with the weights of the best stage, and so does the checkpoint where ``saved``.
+        """
+        if valid_data is None:
+            raise InputError("There is no validation data: set eval_args to split {LS: valid_and_test}.")
+        self.eval_collector.data_collect(train_data)
+        self.logger.disabled = not verbose
+        samples = samples_of(train_data._dataset).to(self.device)
+        try:
+            for number, (make_objective, schedule, evaluate_first) in enumerate(self.plan(samples)):
+                self._stage(
+                    number, make_objective(), schedule, evaluate_first, samples, valid_data, show_progress, callback_fn
+                )
+        finally:
+            self.logger.disabled = False
+        final = self.final
+        self.model.load_state_dict(load_checkpoint(final.file)["state_dict"])
+        self.best_valid_score = final.result.valid[self.valid_metric]
+        self.best_valid_result = final.result.valid
+        self.saved_model_file = final.file
+        self._add_hparam_to_tensorboard(self.best_valid_score)
+        self.logger.info(f"the final checkpoint is {final.result.name}: {final.file}")
+        return self.best_valid_score, self.best_valid_result
+
+    def plan(self, samples: Samples) -> list[tuple[Callable[[], Objective], Schedule, bool]]:
+        """The stages: how to make the objective once the stages before have ended, its schedule, and whether
+        the model as it enters competes for the stage's best epoch."""
+        raise NotImplementedError
+
+    def schedule(self, epochs: str, learning_rate: str, patience: str, **changes) -> Schedule:
+        """A schedule from the configuration; the first three name the stage's own keys."""
+        config = self.config
+        values = {
+            "epochs": config[epochs],
+            "learning_rate": config[learning_rate],
+            "patience": config[patience],
+            "batch_size": config["train_batch_size"],
+            "weight_decay": config["weight_decay"],
+            "warmup_steps": config["warmup_steps"],
+            "eval_step": config["eval_step"],
+            "max_grad_norm": config["max_grad_norm"],
+            "ema": config["ema"],
+            "max_seconds": config["max_train_seconds"],
+            "seed": config["seed"],
+        }
+        return Schedule(**(values | changes))
+
+    def _stage(
+        self,
+        number: int,
+        objective: Objective,
+        schedule: Schedule,
+        evaluate_first: bool,
+        samples: Samples,
+        valid_data: AbstractDataLoader,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> None:
+        folder = self.config["resume_dir"]
+        file = Path(folder) / f"stage-{number}.pth" if folder else None
+        done = load_checkpoint(file.with_suffix(".done.pth")) if file else None
+        self.model.objective = objective
+        # each stage draws from a seed of its own, so that one taken up later draws the same
+        torch.manual_seed(self.config["seed"] + number)
+        if done is None:
+            result = train_stage(
+                self.model.network,
+                objective,
+                schedule,
+                samples,
+                lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
+                self.valid_metric,
+                precision=self.precision,
+                writer=self.tensorboard,
+                resume_file=file,
+                on_epoch=callback_fn,
+                evaluate_first=evaluate_first,
+                show_progress=show_progress,
+            )
+            seconds = result.seconds + (self.stages[-1].seconds if self.stages else 0.0)
+            stage = Stage(result, self.saved_model_file.replace(".pth", f"-{result.name}.pth"), seconds)
+            self.best_valid_score = result.valid[self.valid_metric]
+            self._save_checkpoint(result.epoch, verbose=False, saved_model_file=stage.file)
+            if file:
+                save_checkpoint({"stage": stage, "network": self.model.network.state_dict()}, file.with_suffix(".done.pth"))
+                file.unlink(missing_ok=True)
+        else:
+            stage = done["stage"]
+            self.model.network.load_state_dict(done["network"])
+            self.logger.info(f"{stage.result.name}: finished before, taken from {file.with_suffix('.done.pth')}.")
+        self.stages.append(stage)
+
+    @torch.no_grad()
+    def evaluate(
+        self,
+        eval_data: AbstractDataLoader,
+        load_best_model: bool = True,
+        model_file: str | None = None,
+        show_progress: bool = False,
+    ) -> dict[str, float] | None:
+        """As RecBole's ``Trainer.evaluate``, without its [users, items] matrices where top-k suffices.
+
+        Metrics that need more than the ranks of the targets take RecBole's own way.
+        """
+        register = self.eval_collector.register
+        dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
+        if dense or not isinstance(eval_data, FullSortEvalDataLoader) or not self.config["single_spec"]:
+            return super().evaluate(eval_data, load_best_model, model_file, show_progress)
+        if load_best_model:
+            checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
+            self.model.load_state_dict(checkpoint["state_dict"])
+        self.model.eval()
+        samples, top = samples_of(eval_data._dataset).to(self.device), max(self.config["topk"])
+        hits = torch.zeros(len(samples), top + 1, dtype=torch.int, device=self.device)
+        hits[:, top] = 1  # one target a user
+        batches = samples.ordered(self.test_batch_size)
+        for batch in tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False):
+            items, _ = self.model.rank(batch.histories)
+            found = (items[:, :top] == batch.targets[:, None]).int()
+            hits[batch.rows, : found.shape[1]] = found
+        self.eval_collector.data_struct.update_tensor("rec.topk", hits)
+        return self.evaluator.evaluate(self.eval_collector.get_data_struct())
+
+
+class TIGERTrainer(GenerativeTrainer):
+    """One stage: cross-entropy over the target's tokens."""
+
+    def plan(self, samples: Samples) -> list[tuple[Callable[[], Objective], Schedule, bool]]:
+        return [(self.model.first_objective, self.schedule("epochs", "learning_rate", "stopping_step"), False)]
+
+
+class STREAMRecTrainer(GenerativeTrainer):
+    """Pretraining, fine-tuning on collected reasoning, GRPO."""
+
+    def plan(self, samples: Samples) -> list[tuple[Callable[[], Objective], Schedule, bool]]:
+        config, network, similar = self.config, self.model.network, self.model.similar
+
+        def finetune() -> Objective:
+            network.freeze_reference()
+            if config["finetune_init"] == "direct":
+                network.start_from_direct()
+            options = FinetuneOptions(
+                steps=config["reasoning_steps"],
+                round_epochs=config["collect_epochs"],
+                rounds=config["collect_rounds"],
+                dpo_weight=config["dpo_weight"],
+                quant_weight=config["quant_weight"],
+                state_weight=config["state_weight"],
+                dpo_beta=config["dpo_beta"],
+                quant_beta=config["quant_beta"],
+                state_temperature=config["state_temperature"],
+                straight_through=config["straight_through"],
+                label_smoothing=config["label_smoothing"],
+            )
+            return Finetune(
+                network, samples, similar, options, config["train_batch_size"], self.precision, config["show_progress"]
+            )
+
+        def reinforce() -> Objective:
+            options = ReinforceOptions(
+                group=config["group_size"],
+                updates=config["reinforce_updates"],
+                clip=config["reinforce_clip"],
+                kl_weight=config["kl_weight"],
+                importance_sampling=config["importance_sampling"],
+                normalise=config["reward_normalisation"],
+                weights=config["reward_weights"],
+                positions=config["reinforce_positions"],
+            )
+            return Reinforce(network, self.model.trie, similar, options)
+
+        return [
+            (self.model.first_objective, self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience"), False),
+            (finetune, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"), False),
+            (
+                reinforce,
+                self.schedule(
+                    "reinforce_epochs",
+                    "reinforce_learning_rate",
+                    "reinforce_patience",
+                    batch_size=config["reinforce_batch_size"],
+                    samples_per_epoch=config["reinforce_samples"],
+                    updates_per_batch=config["reinforce_updates"],
+                    warmup_steps=0,
+                    ema=0.0,
+                ),
+                True,
+            ),
+        ]
+
+
+def _precision(key: str, device: torch.device) -> str:
+    if key != "auto":
+        return key
+    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bfloat16" if native else "float32"
