@@ -23,11 +23,11 @@ class Schedule:
         batch_size: samples (Stage 3: histories) a batch.
         weight_decay: of AdamW.
         warmup_steps: the rate rises linearly over so many optimiser steps, then falls as a cosine to 0.
-        patience: validations without a new best after which the stage ends.
+        patience: validations in a row without a new best that are borne; one more ends the stage (as in RecBole).
         eval_step: epochs between validations.
         max_grad_norm: gradients are scaled down to this length.
         ema: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
-        samples_per_epoch: at most so many samples an epoch (a random part); 0 is all.
+        samples_per_epoch: so many random samples an epoch, rounded up to whole batches; 0 is all.
         updates_per_batch: optimiser steps a batch.
         max_seconds: no new epoch starts after so many seconds; 0 is no limit.
         seed: of the order of samples.
