@@ -9,7 +9,7 @@ through ``importlib`` and so honours ``sys.modules``; ``get_trainer`` and
 import functools
 import sys
 from collections.abc import Iterator
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from recbole_stream.host.configuration import (
 )
 from recbole_stream.host.keys import RULES
 
-__all__ = ["MODELS", "check_recbole", "register"]
+__all__ = ["MODELS", "check_recbole", "installed_recbole", "properties_dir", "register"]
 
 MODELS = ("TIGER", "STREAMRec")
 
@@ -70,20 +70,15 @@ def check_recbole(version: str | None) -> None:
 
 def _register_classes() -> None:
     """Put our classes where RecBole looks for them (utils.py:50-105, data/utils.py:43-46)."""
-    try:  # WORK IN PROGRESS: the three modules are being written
-        models = import_module("recbole_stream.host.models")
-        trainers = import_module("recbole_stream.host.trainer")
-        datasets = import_module("recbole_stream.host.dataset")
-    except ImportError as error:
-        if not (error.name or "").startswith("recbole_stream"):
-            raise
-        return
+    import recbole.data.dataset
+    import recbole.trainer
+
+    from recbole_stream.host import dataset, models, trainer
+
     for name in MODELS:
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = models
-        setattr(sys.modules["recbole.trainer"], f"{name}Trainer", getattr(trainers, f"{name}Trainer"))
-        setattr(
-            sys.modules["recbole.data.dataset"], f"{name}Dataset", getattr(datasets, f"{name}Dataset")
-        )
+        setattr(recbole.trainer, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
+        setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, f"{name}Dataset"))
 
 
 def _hook_configuration() -> None:
