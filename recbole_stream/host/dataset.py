@@ -12,6 +12,7 @@ from recbole.data.dataset import SequentialDataset
 
 from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
+from recbole_stream.host.checks import check_data, check_users
 from recbole_stream.host.keys import check_combinations
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text
@@ -19,7 +20,7 @@ from recbole_stream.tokenizer.neighbours import nearest_by_ids, nearest_items
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions
 from recbole_stream.tokenizer.semantic_ids import build_semantic_ids, read_semantic_ids
 
-__all__ = ["STREAMRecDataset", "SemanticIDDataset", "TIGERDataset", "check_users", "samples_of"]
+__all__ = ["STREAMRecDataset", "SemanticIDDataset", "TIGERDataset", "samples_of"]
 
 
 class SemanticIDDataset(SequentialDataset):
@@ -34,6 +35,7 @@ class SemanticIDDataset(SequentialDataset):
 
     def __init__(self, config: Config) -> None:
         check_combinations(config)
+        check_data(config)
         super().__init__(config)
         check_users(self)
         self._attach_semantic_ids()
@@ -75,7 +77,6 @@ class SemanticIDDataset(SequentialDataset):
         digest = hashlib.sha256("\n".join(items).encode())
         digest.update(self.semantic_ids.codes.tobytes())
         self.fingerprint = digest.hexdigest()[:16]
-        self.logger.info(f"semantic IDs: {self.semantic_ids.report}")
 
     def _embed(self, items: list[str]) -> np.ndarray:
         config = self.config
@@ -104,24 +105,6 @@ class TIGERDataset(SemanticIDDataset):
 
 class STREAMRecDataset(SemanticIDDataset):
     """The name under which RecBole looks for STREAMRec's dataset."""
-
-
-def check_users(dataset: SequentialDataset) -> None:
-    """Check that leave-one-out gives every user a training, a validation and a test item.
-
-    Raises:
-        InputError: some user has fewer than 3 interactions.
-    """
-    if dataset.benchmark_filename_list is not None:
-        return
-    counts = np.bincount(dataset.inter_feat[dataset.uid_field], minlength=dataset.user_num)[1:]
-    few = np.flatnonzero(counts < 3)
-    if len(few):
-        example = dataset.field2id_token[dataset.uid_field][few[0] + 1]
-        raise InputError(
-            f"{len(few)} users of {dataset.dataset_name} have fewer than 3 interactions (such as {example!r}), too few "
-            'for leave-one-out: set user_inter_num_interval to "[3,inf)".'
-        )
 
 
 def samples_of(dataset: SequentialDataset) -> Samples:

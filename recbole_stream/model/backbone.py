@@ -106,6 +106,28 @@ class Cache:
         return Cache(self.shared, [(k[rows, parents], v[rows, parents]) for k, v in self.own])
 
 
+class Dropout(nn.Module):
+    """Dropout that costs little on the CPU.
+
+    There PyTorch draws one number after another, a quarter of a training step at our sizes; here one draw of
+    64 bits serves 8 elements. The rate is therefore rounded to 1/256, and the scale follows the rounded rate.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0:
+            return x
+        if x.is_cuda:
+            return F.dropout(x, self.rate)
+        dropped = round(self.rate * 256)
+        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
+        kept = words.view(torch.uint8)[: x.numel()].view(x.shape) >= dropped
+        return x * kept.to(x.dtype).mul_(256 / (256 - dropped))
+
+
 def relative_buckets(distance: Tensor, bidirectional: bool, buckets: int, max_distance: int) -> Tensor:
     """T5's bucket of a relative position (key minus query): exact when near, logarithmic when far."""
     offset = torch.zeros_like(distance)
@@ -122,16 +144,17 @@ def relative_buckets(distance: Tensor, bidirectional: bool, buckets: int, max_di
     return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: float) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: Dropout) -> Tensor:
     """``softmax(q k' + bias) v`` for q [.., Tq, D], k and v [.., Tk, D], bias broadcastable to [.., Tq, Tk].
 
     On the CPU the backward of the fused kernel costs several times that of the
     plain product at these sizes (benchmarks/), on CUDA the fused kernel wins.
     """
     if q.is_cuda:
-        return F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout_p=dropout, scale=1.0)
+        rate = dropout.rate if dropout.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout_p=rate, scale=1.0)
     weights = torch.softmax(q @ k.transpose(-1, -2) + bias, -1, dtype=torch.float32)
-    return F.dropout(weights, dropout, dropout > 0).to(v.dtype) @ v
+    return dropout(weights.to(v.dtype)) @ v
 
 
 class RMSNorm(nn.Module):
@@ -153,7 +176,7 @@ class FeedForward(nn.Module):
         self.norm = RMSNorm(config.hidden_size)
         self.wide = nn.Linear(config.hidden_size, config.inner_size, bias=False)
         self.narrow = nn.Linear(config.inner_size, config.hidden_size, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.wide.weight, std=config.hidden_size**-0.5)
         nn.init.normal_(self.narrow.weight, std=config.inner_size**-0.5)
 
@@ -171,7 +194,7 @@ class SelfAttention(nn.Module):
         self.norm = RMSNorm(config.hidden_size)
         self.qkv = nn.Linear(config.hidden_size, 3 * width, bias=False)
         self.out = nn.Linear(width, config.hidden_size, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         q, k, v = self.qkv.weight.chunk(3)
         nn.init.normal_(q, std=(config.hidden_size * self.size) ** -0.5)
         nn.init.normal_(k, std=config.hidden_size**-0.5)
@@ -188,21 +211,19 @@ class SelfAttention(nn.Module):
         q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, self.size)).movedim(-3, 0).transpose(-2, -3)
         if own is not None:
             k, v = torch.cat([own[0], k], -2), torch.cat([own[1], v], -2)
-        dropout = self.dropout.p if self.training else 0.0
         if shared is None:
-            mixed = attention(q, k, v, bias, dropout)  # [.., heads, T, D]
+            mixed = attention(q, k, v, bias, self.dropout)  # [.., heads, T, D]
         else:
-            mixed = self._with_prefix(q, k, v, bias, shared, dropout)
+            mixed = self._with_prefix(q, k, v, bias, shared)
         return x + self.dropout(self.out(mixed.transpose(-2, -3).flatten(-2))), (k, v)
 
-    @staticmethod
-    def _with_prefix(q, k, v, bias, shared, dropout):
+    def _with_prefix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, shared: tuple[Tensor, Tensor]) -> Tensor:
         # one product of all sequences' queries with the prefix of their history
         groups, steps = q.shape[1], q.shape[3]
         flat = q.transpose(1, 2).flatten(2, 3)  # [B, heads, G * T, D]
         prefix = (flat @ shared[0].transpose(-1, -2)).unflatten(2, (groups, steps)).transpose(1, 2)
         scores = torch.cat([prefix, q @ k.transpose(-1, -2)], -1) + bias
-        weights = F.dropout(torch.softmax(scores, -1, dtype=torch.float32), dropout, dropout > 0).to(v.dtype)
+        weights = self.dropout(torch.softmax(scores, -1, dtype=torch.float32).to(v.dtype))
         length = shared[0].shape[2]
         before = weights[..., :length].transpose(1, 2).flatten(2, 3) @ shared[1]
         return weights[..., length:] @ v + before.unflatten(2, (groups, steps)).transpose(1, 2)
@@ -218,14 +239,14 @@ class CrossAttention(nn.Module):
         self.norm = RMSNorm(config.hidden_size)
         self.query = nn.Linear(config.hidden_size, width, bias=False)
         self.out = nn.Linear(width, config.hidden_size, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.query.weight, std=(config.hidden_size * self.size) ** -0.5)
         nn.init.normal_(self.out.weight, std=width**-0.5)
 
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:  # x [B, G, T, H]
         groups, steps = x.shape[1:3]
         q = self.query(self.norm(x)).flatten(1, 2).unflatten(-1, (self.heads, self.size)).transpose(1, 2)
-        mixed = attention(q, keys, values, bias, self.dropout.p if self.training else 0.0)  # [B, heads, G * T, D]
+        mixed = attention(q, keys, values, bias, self.dropout)  # [B, heads, G * T, D]
         mixed = self.out(mixed.transpose(1, 2).flatten(2)).unflatten(1, (groups, steps))
         return x + self.dropout(mixed)
 
@@ -258,7 +279,7 @@ class Encoder(nn.Module):
         self.attention = nn.ModuleList(SelfAttention(config) for _ in range(config.encoder_layers))
         self.feed_forward = nn.ModuleList(FeedForward(config) for _ in range(config.encoder_layers))
         self.norm = RMSNorm(config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Tensor, padding: Tensor) -> Tensor:
         """x [B, L, H], padding [B, 1, 1, L] (0 or -inf) -> states [B, L, H]."""
@@ -283,7 +304,7 @@ class Decoder(nn.Module):
         self.remember = nn.Linear(config.hidden_size, self.layers * 2 * self.heads * self.size, bias=False)
         nn.init.normal_(self.remember.weight, std=config.hidden_size**-0.5)
         self.norm = RMSNorm(config.hidden_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def memory(self, states: Tensor, padding: Tensor) -> Memory:
         """Encoder states [B, L, H] and padding [B, 1, 1, L] -> the keys and values of all layers."""

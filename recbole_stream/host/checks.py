@@ -1,0 +1,83 @@
+"""What can be wrong with a data set, said before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import recbole
+import yaml
+from recbole.config import Config
+from recbole.data.dataset import Dataset
+
+from recbole_stream.errors import InputError
+
+__all__ = ["check_data", "check_users", "locate_data"]
+
+
+def locate_data(options: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    """Options in which ``data_path`` is the folder that holds the data set's folder, as RecBole wants it.
+
+    The data set's own folder is accepted too.
+    """
+    path = options.get("data_path")
+    if path and Path(path).name == dataset and (Path(path) / f"{dataset}.inter").is_file():
+        return {**options, "data_path": str(Path(path).parent)}
+    return dict(options)
+
+
+def check_data(config: Config) -> None:
+    """Check that the data set is there and has the columns a sequential model needs.
+
+    Raises:
+        InputError: no such data set, no such file, or a column is missing.
+    """
+    name, folder = config["dataset"], Path(config["data_path"])
+    if not folder.exists():
+        if name in _downloads():
+            return
+        near = get_close_matches(name, [*_downloads(), *(path.name for path in folder.parent.glob("*"))], n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(
+            f"There is no data set {name!r}{hint}: put {name}.inter into {folder}, or set --data_path to the folder "
+            f"that holds {name}."
+        )
+    parts = config["benchmark_filename"]
+    for file in [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]:
+        if not file.is_file():
+            raise InputError(f"The data set {name!r} has no file {file}.")
+        with open(file, encoding=config["encoding"] or "utf-8") as lines:
+            header = lines.readline().rstrip("\n").split(config["field_separator"])
+        columns = [column.split(":")[0] for column in header]
+        for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
+            if config[key] not in columns:
+                raise InputError(
+                    f"{file} has no column {config[key]!r} but {', '.join(columns)}: set {key} to the one that is meant."
+                )
+
+
+def check_users(dataset: Dataset) -> None:
+    """Check that leave-one-out gives every user a training, a validation and a test item.
+
+    Raises:
+        InputError: some user has fewer than 3 interactions.
+    """
+    if dataset.config["benchmark_filename"] is not None or "LS" not in dataset.config["eval_args"]["split"]:
+        return
+    counts = np.bincount(dataset.inter_feat[dataset.uid_field], minlength=dataset.user_num)[1:]
+    few = np.flatnonzero(counts < 3)
+    if len(few):
+        example = dataset.field2id_token[dataset.uid_field][few[0] + 1]
+        raise InputError(
+            f"{len(few)} users of {dataset.dataset_name} have fewer than 3 interactions (such as {example!r}), too few "
+            'for leave-one-out: set user_inter_num_interval to "[3,inf)".'
+        )
+
+
+def _downloads() -> list[str]:
+    """Names that RecBole can download."""
+    file = Path(recbole.__file__).parent / "properties" / "dataset" / "url.yaml"
+    return list(yaml.safe_load(file.read_text()))

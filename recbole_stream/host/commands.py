@@ -1,0 +1,63 @@
+"""The command line: options in, exit status out, one sentence for what cannot be used."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import parse_command_line, quiet_argv
+from recbole_stream.host.runner import run
+
+__all__ = ["main"]
+
+USAGE = """\
+python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
+
+--model=A,B,...      models of the table; TIGER joins STREAMRec by itself
+--dataset=NAME       a folder with NAME.inter under --data_path (default: dataset), or a name RecBole downloads
+--data_path=FOLDER   where the data set's folder lies
+--preset=paper       the paper's readings instead of what measured best
+--config_files=F,G   YAML files with further keys
+--output_dir=FOLDER  where results go (default: results/...)
+--resume=FOLDER      go on with a run that was interrupted
+--debug              show the traceback of an error
+--key=value          any key of properties/model/*.yaml or of RecBole"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit status: 0, 1 (failed), 2 (bad input) or 130 (interrupted)."""
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(USAGE)
+        return 0 if arguments else 2
+    debug = "--debug" in arguments
+    try:
+        options = parse_command_line([argument for argument in arguments if argument != "--debug"])
+        with quiet_argv():
+            run(_lists(options), ["python", os.path.basename(sys.argv[0]), *arguments])
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except Exception as fault:
+        if debug:
+            traceback.print_exc()
+            return 2 if isinstance(fault, InputError) else 1
+        if isinstance(fault, InputError):
+            print(f"Error: {fault}", file=sys.stderr)
+            return 2
+        # a fault of ours or of RecBole's: its own words, and the way to see more
+        words = " ".join(str(fault).split()) or type(fault).__name__
+        print(f"Error: {words} (--debug shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _lists(options: dict[str, Any]) -> dict[str, Any]:
+    """``A,B`` and ``A`` become lists where a list is meant."""
+    for key in ("model", "config_files"):
+        if isinstance(options.get(key), str):
+            options[key] = [part for part in options[key].replace(",", " ").split() if part]
+    return options

@@ -1,0 +1,8 @@
+"""Train and compare models: ``python run_recbole.py --model=STREAMRec [--dataset=NAME] [--key=value ...]``."""
+
+import sys
+
+from recbole_stream.host.commands import main
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
