@@ -49,10 +49,11 @@ def reassign(codes: np.ndarray, codebook_sizes: tuple[int, ...], distances: Dist
     Of the items that share an ID the one nearest to it keeps it (the first
     one without `distances`), so exactly `n − distinct IDs` items move. Each
     prefix's movers and its free last codes are matched optimally (Hungarian
-    algorithm). A prefix with more items than last codes cannot hold them all:
-    its farthest movers go to the nearest prefix that has room, one level up,
-    and take their nearest codes from there; a prefix is left only when full.
-    Without `distances` a mover takes the smallest free code.
+    algorithm). Where a prefix has fewer free codes than movers, those that
+    cost most go to the nearest prefix with room one level up (further up
+    where there is none) and take their nearest free codes from there; they
+    never push out items that fit. Without `distances` a mover takes the
+    smallest free code.
 
     Args:
         codes: int64 `[n, m]`, `0 <= codes[:, d] < codebook_sizes[d]`.
@@ -68,34 +69,22 @@ def reassign(codes: np.ndarray, codebook_sizes: tuple[int, ...], distances: Dist
             f"{n} items do not fit {levels} levels of {codebook_sizes} codes: raise `codebook_size` or the number of levels."
         )
     placed = codes.copy()
-    if n == 0:
-        return Reassigned(placed, 0, 0)
     pays = distances or _smallest_first(codebook_sizes)
-    moving = _movers(codes, pays if distances else None)
-    for level in range(levels):
-        room = math.prod(codebook_sizes[level + 1 :])  # IDs below one prefix of this length
-        prefixes = group_ids(placed[:, : level + 1])
-        # Whose place at this level is in doubt: the movers of prefixes that hold more than they can.
-        over = np.bincount(prefixes) > room
-        parents = group_ids(placed[:, :level])
-        doubtful = np.unique(parents[moving & over[prefixes]])
-        if not len(doubtful):
-            continue
-        order = np.argsort(parents, kind="stable")
-        starts = np.searchsorted(parents[order], doubtful)
-        ends = np.searchsorted(parents[order], doubtful, side="right")
-        for start, end in zip(starts, ends, strict=True):
-            members = order[start:end]
-            before = placed[members, level]
-            _place(placed, members, moving, level, codebook_sizes[level], room, pays)
-            if distances:
-                _follow(placed, members[placed[members, level] != before], level + 1, pays)
-    moved = (placed != codes).any(axis=1)
+    moving = _movers(codes, distances)
+    settled, waiting = ~moving, np.flatnonzero(moving)
+    for level in reversed(range(levels)):
+        chosen = left = waiting
+        for below in range(level, levels):
+            rest = _choose_codes(placed, settled, chosen, below, codebook_sizes, pays)
+            if below == level:  # below that level there is room for all that were let in
+                left, chosen = rest, np.setdiff1d(chosen, rest)
+        settled[chosen] = True
+        waiting = left
     moved_prefix = (placed[:, :-1] != codes[:, :-1]).any(axis=1)
-    return Reassigned(placed, int(moved.sum()), int(moved_prefix.sum()))
+    return Reassigned(placed, int(moving.sum()), int(moved_prefix.sum()))
 
 
-def _movers(codes: np.ndarray, pays: Distances | None) -> np.ndarray:
+def _movers(codes: np.ndarray, distances: Distances | None) -> np.ndarray:
     """True for all rows of an ID but the one that keeps it, bool `[n]`."""
     ids = group_ids(codes)
     colliding = np.flatnonzero(np.bincount(ids)[ids] > 1)
@@ -103,10 +92,10 @@ def _movers(codes: np.ndarray, pays: Distances | None) -> np.ndarray:
     if len(colliding):
         moving[colliding] = True
         own = np.zeros(len(colliding))
-        if pays is not None:
+        if distances is not None:
             for chunk in np.array_split(np.arange(len(colliding)), len(colliding) // 4096 + 1):
                 rows = colliding[chunk]
-                paid = pays(codes.shape[1] - 1, rows, codes[rows])
+                paid = distances(codes.shape[1] - 1, rows, codes[rows])
                 own[chunk] = paid[np.arange(len(rows)), codes[rows, -1]]
         order = np.lexsort((colliding, own, ids[colliding]))  # by ID, then distance, then row
         first = np.r_[True, np.diff(ids[colliding[order]]) > 0]
@@ -114,38 +103,56 @@ def _movers(codes: np.ndarray, pays: Distances | None) -> np.ndarray:
     return moving
 
 
-def _place(
-    placed: np.ndarray, members: np.ndarray, moving: np.ndarray, level: int, size: int, room: int, pays: Distances
-) -> None:
-    """Brings the items of one prefix of length `level` below `room` items per code of the next level, in place."""
-    movers = members[moving[members]]
-    free = room - np.bincount(placed[members[~moving[members]], level], minlength=size)  # [size]
-    costs = pays(level, movers, placed[movers])  # [movers, size]
-    if room == 1:
+def _choose_codes(
+    placed: np.ndarray, settled: np.ndarray, rows: np.ndarray, level: int, sizes: tuple[int, ...], pays: Distances
+) -> np.ndarray:
+    """Gives each of `rows` a code of this level with room below it, in place; returns the rows that found none."""
+    if not len(rows):
+        return rows
+    room = math.prod(sizes[level + 1 :])  # IDs below one code of this level
+    present = np.union1d(np.flatnonzero(settled), rows)
+    parents = group_ids(placed[present, :level])
+    order = np.argsort(parents, kind="stable")
+    involved = np.unique(parents[np.searchsorted(present, rows)])
+    starts = np.searchsorted(parents[order], involved)
+    ends = np.searchsorted(parents[order], involved, side="right")
+    left = []
+    for start, end in zip(starts, ends, strict=True):
+        members = present[order[start:end]]
+        movers = members[~settled[members]]
+        free = room - np.bincount(placed[members[settled[members]], level], minlength=sizes[level])  # [K]
+        costs = pays(level, movers, placed[movers])  # [movers, K]
+        taken = _match_one_each(costs, free) if room == 1 else _match_by_queue(costs, free)
+        placed[movers[taken >= 0], level] = taken[taken >= 0]
+        left.append(movers[taken < 0])
+    return np.sort(np.concatenate(left))
+
+
+def _match_one_each(costs: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Codes `[r]` of the matching that costs least, one row per free code; -1 for rows that found none."""
+    open_codes = np.flatnonzero(free)
+    taken = np.full(len(costs), -1, dtype=np.int64)
+    rows, columns = linear_sum_assignment(costs[:, open_codes])
+    taken[rows] = open_codes[columns]
+    return taken
+
+
+def _match_by_queue(costs: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """Every row asks for its cheapest open code, a code takes the cheapest rows it has room for, the others ask again."""
+    free = free.copy()
+    taken = np.full(len(costs), -1, dtype=np.int64)
+    waiting = np.arange(len(costs))
+    while len(waiting) and free.any():  # each round fills a code or serves everyone
         open_codes = np.flatnonzero(free)
-        chosen_rows, chosen = linear_sum_assignment(costs[:, open_codes])
-        placed[movers[chosen_rows], level] = open_codes[chosen]
-        return
-    # Everyone asks for a code; a code takes its nearest as far as it has room, the rest ask again for an open one.
-    wish = placed[movers, level].copy()
-    waiting = np.arange(len(movers))
-    while len(waiting):
-        order = waiting[np.lexsort((waiting, costs[waiting, wish[waiting]], wish[waiting]))]
-        asked, first, counts = np.unique(wish[order], return_index=True, return_counts=True)
-        rank = np.arange(len(order)) - np.repeat(first, counts)  # place in the queue of its code
-        accepted = rank < np.repeat(free[asked], counts)
-        placed[movers[order[accepted]], level] = wish[order[accepted]]
+        wish = open_codes[costs[np.ix_(waiting, open_codes)].argmin(axis=1)]
+        order = np.lexsort((waiting, costs[waiting, wish], wish))
+        asked, counts = np.unique(wish, return_counts=True)
+        place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)  # in the queue of its code
+        accepted = order[place < np.repeat(free[asked], counts)]
+        taken[waiting[accepted]] = wish[accepted]
         free[asked] -= np.minimum(counts, free[asked])
-        waiting = np.sort(order[~accepted])
-        open_codes = np.flatnonzero(free)
-        if len(waiting):
-            wish[waiting] = open_codes[costs[np.ix_(waiting, open_codes)].argmin(axis=1)]
-
-
-def _follow(placed: np.ndarray, rows: np.ndarray, level: int, pays: Distances) -> None:
-    """The rows take their nearest codes from `level` on, as their residuals have changed."""
-    for below in range(level, placed.shape[1]):
-        placed[rows, below] = pays(below, rows, placed[rows]).argmin(axis=1)
+        waiting = waiting[taken[waiting] < 0]
+    return taken
 
 
 def _smallest_first(codebook_sizes: tuple[int, ...]) -> Distances:

@@ -34,7 +34,7 @@ class RQVAEOptions:
     hidden_sizes: tuple[int, ...] = (512, 256)
     latent_size: int = 64
     epochs: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     batch_size: int = 512
     beta: float = 0.25
 
