@@ -57,6 +57,9 @@ def check_data(config: Config) -> None:
                 raise InputError(
                     f"{file} has no column {config[key]!r} but {', '.join(columns)}: set {key} to the one that is meant."
                 )
+            loaded = (config["load_col"] or {}).get("inter", [config[key]])
+            if loaded != "*" and config[key] not in loaded:
+                raise InputError(f"load_col leaves out {config[key]!r}: add it to the list of inter.")
 
 
 def check_users(dataset: Dataset) -> None:
@@ -70,7 +73,7 @@ def check_users(dataset: Dataset) -> None:
     counts = np.bincount(dataset.inter_feat[dataset.uid_field], minlength=dataset.user_num)[1:]
     few = np.flatnonzero(counts < 3)
     if len(few):
-        example = dataset.field2id_token[dataset.uid_field][few[0] + 1]
+        example = str(dataset.field2id_token[dataset.uid_field][few[0] + 1])
         raise InputError(
             f"{len(few)} users of {dataset.dataset_name} have fewer than 3 interactions (such as {example!r}), too few "
             'for leave-one-out: set user_inter_num_interval to "[3,inf)".'

@@ -115,7 +115,8 @@ def known_keys(model: str) -> set[str]:
         theirs / "dataset" / "sample.yaml",
         *(theirs / "quick_start_config").glob("*.yaml"),
         theirs / "model" / f"{model}.yaml",
-        ours / "model" / f"{model}.yaml",
+        # a dictionary that serves both of our models is no typing error in either
+        *((ours / "model").glob("*.yaml") if (ours / "model" / f"{model}.yaml").is_file() else ()),
         *(ours / "dataset").glob("*.yaml"),
     ]
     keys = set(_UNLISTED_KEYS).union(

@@ -55,7 +55,8 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
         names.insert(0, "TIGER")  # the fast twin, in the same table
     dataset = str(options.get("dataset", "ml-100k"))
     options = locate_data(options, dataset)
-    configs = {name: _configuration(name, dataset, options, folder) for name in names}  # all faults before any training
+    # all faults come to light here, before any training
+    configs = {name: _configuration(name, names, dataset, options, folder) for name in names}
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / COMMAND_FILE, json.dumps({"command": list(command), "options": options}, indent=1))
@@ -99,35 +100,35 @@ def _open_folder(options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     return folder, options
 
 
-def _configuration(name: str, dataset: str, options: Mapping[str, Any], folder: Path) -> Config:
+def _configuration(name: str, names: Sequence[str], dataset: str, options: Mapping[str, Any], folder: Path) -> Config:
     """The configuration of one model: run.yaml, the data set's YAML, the user's files, the user's keys."""
     try:
         model_class = get_model(name)
     except (ValueError, AttributeError):
         raise InputError(f"There is no model {name!r}: STREAMRec, TIGER and RecBole's models are there.") from None
-    given = {key: value for key, value in options.items() if key not in _RUN_KEYS}
+    given: dict[str, Any] = {}
+    for file in options.get("config_files") or []:
+        if not Path(file).is_file():
+            raise InputError(f"There is no configuration file {file}.")
+        given |= yaml.safe_load(Path(file).read_text()) or {}
+    given |= {key: value for key, value in options.items() if key not in _RUN_KEYS}
+    # one command serves several models: a key has to mean something to one of them
+    known = known_keys(name)
+    check_keys(given, known.union(*map(known_keys, names)), name)
+    given = {key: value for key, value in given.items() if key in known}
+    given["checkpoint_dir"] = str(folder / "checkpoints")
+
     files = []
     if model_class.type == ModelType.SEQUENTIAL:
         files = [properties_dir() / "run.yaml", properties_dir() / "dataset" / f"{dataset}.yaml"]
-    own = [Path(file) for file in options.get("config_files") or []]
-    missing = [file for file in own if not file.is_file()]
-    if missing:
-        raise InputError(f"There is no configuration file {missing[0]}.")
-    for keys in [given, *(yaml.safe_load(file.read_text()) or {} for file in own)]:
-        check_keys(keys, known_keys(name) | known_keys("STREAMRec") | known_keys("TIGER"), name)
-    given["checkpoint_dir"] = str(folder / "checkpoints")
     if issubclass(model_class, (TIGER, STREAMRec)):
         given["resume_dir"] = str(folder / "progress" / name)
-    elif model_class.type == ModelType.SEQUENTIAL and "train_neg_sample_args" not in given:
-        loss = given.get("loss_type") or _own_yaml(name).get("loss_type")
-        if loss == "CE":
-            given["train_neg_sample_args"] = None  # RecBole demands it; cross-entropy takes no negatives
-    if not issubclass(model_class, (TIGER, STREAMRec)):
-        given = {key: value for key, value in given.items() if key in known_keys(name)}
+    elif model_class.type == ModelType.SEQUENTIAL and given.get("loss_type", _own_yaml(name).get("loss_type")) == "CE":
+        given.setdefault("train_neg_sample_args", None)  # RecBole insists; cross-entropy takes no negatives
     config = Config(
         model=name,
         dataset=dataset,
-        config_file_list=[str(file) for file in [*files, *own] if file.is_file()],
+        config_file_list=[str(file) for file in files if file.is_file()],
         config_dict=given,
     )
     check_data(config)
@@ -159,7 +160,7 @@ def _train_and_rank(config: Config, folder: Path, command: Sequence[str]) -> lis
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
 
     environment = run_environment(command, config["device"])
-    environment["configuration"] = {key: _plain(value) for key, value in config.final_config_dict.items()}
+    environment["configuration"] = config.final_config_dict
     if isinstance(trainer, GenerativeTrainer):
         environment["encoder"] = dataset.encoder
         save_report(dataset.semantic_ids.report, folder)
@@ -230,6 +231,3 @@ def _log_into(file: Path) -> None:
 def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str, list, dict, type(None))) else str(value)

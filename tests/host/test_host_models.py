@@ -1,0 +1,224 @@
+"""Both models inside the stock RecBole: three stages, its evaluator, its checkpoints."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from recbole.config import Config
+from recbole.data import create_dataset, data_preparation
+from recbole.quick_start import load_data_and_model, run_recbole
+from recbole.trainer import Trainer
+from recbole.utils import get_model, get_trainer, init_seed
+from recbole.utils.case_study import full_sort_scores, full_sort_topk
+
+from recbole_stream.errors import InputError
+
+# small enough that three stages take seconds
+SMALL = {
+    "dataset": "tiny",
+    "text_fields": ["movie_title", "class"],
+    "load_col": {"inter": ["user_id", "item_id", "timestamp"]},
+    "MAX_ITEM_LIST_LENGTH": 20,
+    "codebook_size": 32,
+    "codebook_levels": 3,
+    "hidden_size": 16,
+    "inner_size": 32,
+    "n_heads": 2,
+    "head_size": 8,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "beam_size": 10,
+    "similar_items": 5,
+    "reasoning_steps": 2,
+    "epochs": 1,
+    "pretrain_epochs": 1,
+    "finetune_epochs": 1,
+    "reinforce_epochs": 1,
+    "reinforce_samples": 64,
+    "reinforce_batch_size": 32,
+    "group_size": 4,
+    "show_progress": False,
+    "use_gpu": False,
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Embeddings and semantic IDs, made once for all tests here."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def small(tiny_ml100k: str, cache: str, tmp_path: Path) -> dict:
+    return SMALL | {"data_path": tiny_ml100k, "cache_dir": cache, "checkpoint_dir": str(tmp_path / "saved")}
+
+
+def prepared(model: str, options: dict):
+    config = Config(model=model, config_dict=dict(options))
+    init_seed(config["seed"], config["reproducibility"])
+    dataset = create_dataset(config)
+    loaders = data_preparation(config, dataset)
+    network = get_model(model)(config, loaders[0]._dataset)
+    return config, dataset, loaders, network
+
+
+def test_stock_run_trains_three_stages_and_keeps_the_best(small, tmp_path):
+    result = run_recbole(model="STREAMRec", config_dict=small)
+    stages = sorted(path.name.rsplit("-", 1)[1] for path in (tmp_path / "saved").iterdir())
+    assert stages == ["PT.pth", "RL.pth", "SFT.pth"]
+    scores = [
+        torch.load(path, weights_only=False)["best_valid_score"] for path in (tmp_path / "saved").iterdir()
+    ]
+    assert result["best_valid_score"] == max(scores)
+    assert 0 <= result["test_result"]["ndcg@10"] <= result["test_result"]["recall@10"] <= 1
+
+
+def test_checkpoint_comes_back_and_recommends(small, tmp_path):
+    run_recbole(model="TIGER", config_dict=small)
+    (file,) = (tmp_path / "saved").iterdir()
+    config, model, dataset, _, _, test_data = load_data_and_model(str(file))
+    scores, items = full_sort_topk(np.array([1, 2]), model, test_data, k=10, device="cpu")
+    assert items.shape == (2, 10) and (items > 0).all()
+    assert all(len(set(row.tolist())) == 10 for row in items)
+    all_scores = full_sort_scores(np.array([1, 2]), model, test_data, device="cpu")
+    assert torch.isfinite(all_scores[:, 1:]).all()
+
+
+@pytest.mark.parametrize("name", ["TIGER", "STREAMRec"])
+def test_our_evaluation_equals_recboles(small, name):
+    config, _, (_, valid_data, _), model = prepared(name, small)
+    trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+    ours = trainer.evaluate(valid_data, load_best_model=False)
+    theirs = Trainer.evaluate(trainer, valid_data, load_best_model=False)
+    assert dict(ours) == dict(theirs)
+
+
+def test_metrics_beyond_top_k_take_recboles_way(small):
+    options = small | {"metrics": ["GAUC"], "valid_metric": "GAUC"}
+    config, _, (train_data, valid_data, _), model = prepared("TIGER", options)
+    trainer = get_trainer(config["MODEL_TYPE"], "TIGER")(config, model)
+    trainer.eval_collector.data_collect(train_data)
+    assert 0 < trainer.evaluate(valid_data, load_best_model=False)["gauc"] <= 1
+
+
+def test_predict_is_the_score_of_full_sort(small):
+    _, dataset, (_, _, test_data), model = prepared("STREAMRec", small | {"beam_size": 2000})
+    model.eval()
+    batch = next(iter(test_data))[0]
+    with torch.no_grad():
+        full = model.full_sort_predict(batch)
+        single = model.predict(batch)
+    assert full.shape == (len(batch), dataset.item_num)
+    # with a beam as wide as the catalogue every item is reached
+    torch.testing.assert_close(full.gather(1, batch["item_id"][:, None])[:, 0], single, atol=1e-4, rtol=1e-4)
+
+
+def test_loss_of_a_stock_batch_has_a_gradient(small):
+    _, _, (train_data, _, _), model = prepared("STREAMRec", small)
+    loss = model.calculate_loss(next(iter(train_data)))
+    loss.backward()
+    assert loss.item() > 0
+    assert model.network.reference.encoder.norm.weight.grad is None  # frozen copies do not train
+    assert model.network.reference.decoder.start.grad.abs().sum() > 0  # the direct decoder does
+
+
+def test_foreign_checkpoint_is_refused(small, tmp_path):
+    _, _, _, model = prepared("TIGER", small)
+    _, _, _, other = prepared("TIGER", small | {"seed": 7})
+    with pytest.raises(InputError, match="another data set"):
+        model.load_state_dict(other.state_dict())
+    _, _, _, wider = prepared("TIGER", small | {"hidden_size": 24})
+    with pytest.raises(InputError, match="other sizes"):
+        model.load_state_dict(wider.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beam_size": 5}, "beam_size is 5, but topk asks for 10"),
+        ({"codebook_sise": 32}, "did you mean 'codebook_size'"),
+        ({"tokenizer": "vq"}, "tokenizer is 'vq', but must be one of"),
+        ({"reasoning_steps": 0}, "reasoning_steps is 0"),
+        ({"text_fields": None}, "semantic_ids_file"),
+        ({"text_fields": ["titel"]}, "titel"),
+        ({"TIME_FIELD": "when"}, "has no column 'when'"),
+        ({"dataset": "tini"}, "did you mean tiny"),
+        ({"preset": "papyrus"}, "default, paper"),
+        ({"reward_weights": {"format": 1}}, "reward_weights"),
+    ],
+)
+def test_bad_input_stops_before_training_with_one_sentence(small, change, message):
+    with pytest.raises(InputError, match=message) as caught:
+        run_recbole(model="STREAMRec", config_dict=small | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_users_with_too_few_interactions_are_named(small, tiny_ml100k):
+    file = Path(tiny_ml100k) / "tiny" / "tiny.inter"
+    file.write_text(file.read_text() + "stranger\t1\t3\t880000000\n")
+    with pytest.raises(InputError, match=r"1 users of tiny have fewer than 3 interactions \(such as 'stranger'\)"):
+        run_recbole(model="TIGER", config_dict=small)
+    # the remedy that the sentence names works
+    prepared("TIGER", small | {"user_inter_num_interval": "[3,inf)"})
+
+
+def test_own_semantic_ids_are_used_and_their_collisions_resolved(small, tiny_ml100k):
+    folder = Path(tiny_ml100k) / "tiny"
+    items = [line.split("\t")[0] for line in (folder / "tiny.item").read_text().splitlines()[1:]]
+    table = ["item_id\ta\tb\tc"] + [f"{item}\t{int(item) % 7}\t{int(item) % 5}\t{int(item) % 3}" for item in items]
+    (folder / "ids.tsv").write_text("\n".join(table) + "\n")
+    _, dataset, _, _ = prepared("TIGER", small | {"semantic_ids_file": "ids.tsv"})
+    codes = dataset.semantic_ids.codes
+    assert len(np.unique(codes, axis=0)) == len(codes) == dataset.item_num - 1
+    first = dataset.field2id_token["item_id"][1]
+    assert codes[0, 0] == int(first) % 7
+
+
+def test_a_process_that_only_knows_stock_recbole(small):
+    """The plugin is imported once; everything else is RecBole's own API."""
+    code = f"import recbole_stream\nfrom recbole.quick_start import run_recbole\nprint('DONE', run_recbole(model='TIGER', config_dict={small!r})['best_valid_score'])"
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment(root))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "DONE" in done.stdout
+
+
+def _environment(root: str) -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": root}
+
+
+def test_interrupted_run_ends_with_the_same_weights(small, tmp_path):
+    """Stop after Stage 1 and within Stage 2, go on: weights and metrics equal those of a run in one go."""
+
+    class Stop(Exception):
+        pass
+
+    def stop_at(moment: int):
+        calls = iter(range(100))
+
+        def callback(epoch: int, score: float) -> None:
+            if next(calls) == moment:
+                raise Stop
+
+        return callback
+
+    options = small | {"finetune_epochs": 3, "pretrain_epochs": 2, "collect_rounds": 2, "collect_epochs": 2}
+
+    def train(folder: str, callback=None):
+        config, _, (train_data, valid_data, _), model = prepared("STREAMRec", options | {"resume_dir": folder})
+        trainer = get_trainer(config["MODEL_TYPE"], "STREAMRec")(config, model)
+        trainer.fit(train_data, valid_data, verbose=False, callback_fn=callback)
+        return model.state_dict(), [stage.result.valid for stage in trainer.stages]
+
+    whole_weights, whole_valid = train(str(tmp_path / "whole"))
+    for moment in (0, 1):  # in Stage 1, then (after Stage 1's second epoch) in Stage 2
+        with pytest.raises(Stop):
+            train(str(tmp_path / "parts"), stop_at(moment))
+    weights, valid = train(str(tmp_path / "parts"))
+    assert valid == whole_valid
+    assert all(torch.equal(weights[name], value) for name, value in whole_weights.items())

@@ -1,0 +1,94 @@
+"""The command line from end to end: rows, files, resume, and one sentence for bad input."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recbole_stream.host.commands import main
+
+SMALL = [
+    "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
+    "--inner_size=32", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
+    "--similar_items=5", "--reasoning_steps=2", "--epochs=1", "--pretrain_epochs=1", "--finetune_epochs=1",
+    "--reinforce_epochs=1", "--reinforce_samples=64", "--reinforce_batch_size=32", "--group_size=4",
+    "--show_progress=False", "--use_gpu=False",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def small(tiny_ml100k: str, cache: str) -> list[str]:
+    return [*SMALL, f"--data_path={tiny_ml100k}", f"--cache_dir={cache}"]
+
+
+def test_streamrec_gives_four_rows_and_all_files(small, capsys):
+    assert main(["--model=STREAMRec", "--output_dir=out", *small]) == 0
+    rows = json.loads(Path("out/results.json").read_text())
+    assert [(row["model"], row["stage"]) for row in rows] == [
+        ("TIGER", ""), ("STREAMRec", "PT"), ("STREAMRec", "SFT"), ("STREAMRec", "RL"),
+    ]  # fmt: skip
+    for row in rows:
+        assert set(row["test"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
+        assert row["train_seconds"] > 0 and row["rank_seconds_per_1000_users"] > 0
+        assert row["seed"] == 2020 and row["dataset"] == "tiny"
+        assert {"versions", "encoder", "device", "command", "configuration"} <= set(row["run"])
+    best = max((row for row in rows if row["model"] == "STREAMRec"), key=lambda row: row["valid"]["ndcg@10"])
+    assert [row for row in rows if row["model"] == "STREAMRec" and row["final"]] == [best]
+    # the twin has the same sizes and, beside its time, the same number of parameters that rank
+    assert len({row["parameters"] for row in rows}) == 1
+    for name in ("table.md", "table.tex", "table.csv", "tokenizer.json", "tokenizer.png"):
+        assert Path("out", name).stat().st_size > 0
+    assert Path("out/run.log").exists()
+    assert len(list(Path("out/checkpoints").iterdir())) == 4
+    printed = capsys.readouterr().out
+    assert "STREAMRec" in printed and "Written to out" in printed
+
+
+def test_a_list_mixes_ours_with_recboles_in_the_order_given(small):
+    assert main(["--model=SASRec,TIGER", "--output_dir=out", *small]) == 0
+    rows = json.loads(Path("out/results.json").read_text())
+    assert [row["model"] for row in rows] == ["SASRec", "TIGER"]
+    assert rows[0]["run"]["configuration"]["MAX_ITEM_LIST_LENGTH"] == 20
+    assert rows[0]["run"]["configuration"]["eval_args"] == rows[1]["run"]["configuration"]["eval_args"]
+
+
+def test_resume_takes_finished_models_as_they_are(small, capsys):
+    assert main(["--debug", "--model=TIGER", "--output_dir=out", *small]) == 0
+    before = json.loads(Path("out/results.json").read_text())
+    assert main(["--resume=out"]) == 0
+    assert json.loads(Path("out/results.json").read_text()) == before
+    capsys.readouterr()
+    assert main(["--model=TIGER", "--output_dir=out", *small]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert main(["--resume=out", "--epochs=9"]) == 2
+    assert "epochs is another one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model=STREAMREC"], "There is no model 'STREAMREC'"),
+        (["--model=TIGER", "--learning_rat=1"], "did you mean 'learning_rate'"),
+        (["--model=TIGER", "--dataset=nowhere"], "There is no data set 'nowhere'"),
+        (["--model=TIGER", "--config_files=none.yaml"], "There is no configuration file none.yaml"),
+        (["--model=TIGER", "oops"], "'oops' is not an option"),
+        (["--model=TIGER", "--dropout=2"], "dropout is 2, but must be"),
+        (["--resume=nothing"], "holds no run"),
+        (["--dataset=ml-100k"], "No model is named"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_status_2(arguments, message, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert error.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["--model=TIGER", "--dropout=2", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
