@@ -4,7 +4,15 @@ import torch.nn.functional as F
 from helpers import copy_t5
 from transformers import T5Config, T5ForConditionalGeneration
 
-from recbole_stream.model.backbone import BackboneConfig, Cache, Decoder, Encoder, attention, relative_buckets
+from recbole_stream.model.backbone import (
+    BackboneConfig,
+    Cache,
+    Decoder,
+    Dropout,
+    Encoder,
+    attention,
+    relative_buckets,
+)
 from recbole_stream.model.tokens import padding_bias
 
 HIDDEN, VOCABULARY = 32, 61
@@ -69,7 +77,8 @@ class TestAgainstT5:
         hidden, _ = decoder(t5.shared(read)[:, None], decoder.memory(encoder(inputs, padding), padding))
         (ours,) = torch.autograd.grad((hidden[:, 0] * weights).sum(), inputs)
 
-        out = t5(inputs_embeds=inputs, attention_mask=(ids > 0).float(), decoder_input_ids=read, output_hidden_states=True)
+        mask = (ids > 0).float()
+        out = t5(inputs_embeds=inputs, attention_mask=mask, decoder_input_ids=read, output_hidden_states=True)
         (theirs,) = torch.autograd.grad((out.decoder_hidden_states[-1] * weights).sum(), inputs)
         assert theirs.abs().max() > 0.01
         assert close(ours[ids > 0], theirs[ids > 0], atol=1e-4)
@@ -225,7 +234,7 @@ def test_attention_equals_torch_in_value_and_gradient():
         out = function(*leaves)
         return out.detach(), torch.autograd.grad((out * weights).sum(), leaves)
 
-    ours, our_gradients = run(lambda q, k, v, bias: attention(q, k, v, bias, 0.0))
+    ours, our_gradients = run(lambda q, k, v, bias: attention(q, k, v, bias, Dropout(0.0)))
     theirs, their_gradients = run(lambda q, k, v, bias: F.scaled_dot_product_attention(q, k, v, bias, scale=1.0))
     assert torch.allclose(ours, theirs, atol=1e-6)
     for our, their in zip(our_gradients, their_gradients):
@@ -237,7 +246,46 @@ def test_attention_drops_weights_and_keeps_their_mean():
     # equal weights over values of 1: the mean of many draws stays 1, single draws scatter
     q, k, v = torch.zeros(1, 20_000, 4), torch.zeros(1, 10, 4), torch.ones(1, 10, 4)
     torch.manual_seed(0)
-    mixed = attention(q, k, v, torch.zeros(1, 1, 10), 0.5)[..., 0]
+    mixed = attention(q, k, v, torch.zeros(1, 1, 10), Dropout(0.5))[..., 0]
     # sum of 10 weights of .1, each 0 or doubled: variance 10 * .01 = .1, of the mean over 20,000 .0022^2
     assert abs(mixed.mean() - 1) < 5 * 0.0023
     assert abs(mixed.var() - 0.1) < 0.01
+
+
+class TestDropout:
+    @pytest.mark.parametrize("rate", [0.1, 0.5])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_drops_a_share_and_scales_the_rest(self, rate, dtype):
+        torch.manual_seed(0)
+        out = Dropout(rate)(torch.ones(100, 1003, dtype=dtype))  # not a multiple of the 8 that share a draw
+        # .1 is rounded to 26/256, the rest scaled by 256/230; .5 is exact
+        dropped = {0.1: 26, 0.5: 128}[rate]
+        kept = out != 0
+        assert out.shape == (100, 1003) and out.dtype == dtype
+        rounding = {torch.float32: 1e-6, torch.bfloat16: 5e-3}[dtype]
+        assert (out[kept].float() - 256 / (256 - dropped)).abs().max() < rounding
+        # five deviations of a share of 100,300 draws: 5 * .5 / 317 = .008
+        assert abs(kept.float().mean() - (1 - dropped / 256)) < 0.008
+
+    def test_elements_of_one_draw_are_dropped_independently(self):
+        torch.manual_seed(0)
+        dropped = (Dropout(0.25)(torch.ones(40_000, 8)) == 0).float()
+        # share .25 at each of the 8 places, and .0625 for any two together; five deviations: .011 and .0061
+        together = dropped.T @ dropped / 40_000
+        assert (together.diagonal() - 0.25).abs().max() < 0.011
+        assert (together - 0.0625).fill_diagonal_(0).abs().max() < 0.0061
+
+    def test_follows_the_seed_and_rests_in_evaluation(self):
+        dropout, x = Dropout(0.3), torch.randn(50, 7)
+        draws = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            draws.append(dropout(x))
+        assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+        assert torch.equal(dropout.eval()(x), x)
+
+    def test_gradient_passes_where_the_value_does(self):
+        x = torch.ones(200, requires_grad=True)
+        out = Dropout(0.5)(x)
+        out.sum().backward()
+        assert torch.equal(x.grad, out.detach()) and 0 < (x.grad == 0).sum() < 200

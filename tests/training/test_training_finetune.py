@@ -36,28 +36,41 @@ def make(dropout=0.0, precision="float32", seed=0, samples=SAMPLES, **changes):
     return model, objective
 
 
-def plain_losses(model, traces):
+def plain_losses(model, traces, straight_through=False):
     """The four losses of BATCH, sample by sample, each from full forward passes of its own."""
-    table, reference = model.tokens.table, model.reference
+    table, head, embed = model.tokens.table, model.reasoning, model.tokens.embedding
     sft, policy, fixed, residuals, states = [], [], [], [], []
     for history, target, trace in zip(BATCH.histories, BATCH.targets, traces):
-        history, similar = history[history > 0], SIMILAR[target, 0]
+        history = history[history > 0][None]
+
+        def read(thinking, item):
+            inputs = torch.cat([thinking, embed(item[:-1])])[None, None]
+            return model.decoder(inputs, model.memory(history))[0, 0]  # [l + m, H]
+
+        def reason(hidden):
+            """s_0 .. s_l and r_1 .. r_l of METHOD section 4."""
+            s = [hidden[0]] + [head.mlp_s(hidden[: i + 1].sum(0)) for i in range(1, STEPS + 1)]
+            return torch.stack(s), torch.stack([head.mlp_r(embed(table[target]).mean(0) - s[i]) for i in range(STEPS)])
+
         y = torch.cat([trace, table[target]])  # Eq. 13
-        hidden = model.decoder(model.tokens.embedding(y[:-1])[None, None], model.memory(history[None]))[0, 0]
-        sft.append(F.cross_entropy(model.tokens.logits(hidden), y))  # Eq. 10
-        items = (table[target], table[similar])
-        policy.append(torch.stack([sequence_log_prob(model, history, trace.tolist(), item) for item in items]))
-        fixed.append(torch.stack([sequence_log_prob(reference, history, [], item) for item in items]))
-        t = model.tokens.embedding(table[target]).mean(0)
-        s = [hidden[0]] + [model.reasoning.mlp_s(hidden[: i + 1].sum(0)) for i in range(1, STEPS + 1)]
-        residuals.append(torch.stack([model.reasoning.mlp_r(t - s[i]) for i in range(STEPS)]))
-        states.append(torch.stack(s[1:]))
-    policy, fixed = torch.stack(policy), torch.stack(fixed).detach()
-    t = model.tokens.embedding(table[BATCH.targets]).mean(1)
+        thinking = embed(trace)
+        s, r = reason(read(thinking, table[target]))
+        if straight_through:
+            thinking = thinking.detach() + (r - r.detach())
+            s, _ = reason(read(thinking, table[target]))
+        log_probs = model.tokens.logits(read(thinking, table[target])).log_softmax(-1)
+        sft.append(F.nll_loss(log_probs, y))  # Eq. 10
+        items = (table[target], table[SIMILAR[target, 0]])
+        policy += [-F.cross_entropy(model.tokens.logits(read(thinking, i))[STEPS:], i, reduction="sum") for i in items]
+        fixed += [sequence_log_prob(model.reference, history[0], [], item).detach() for item in items]
+        residuals.append(r)
+        states.append(s[1:])
+    policy, fixed = torch.stack(policy).view(-1, 2), torch.stack(fixed).view(-1, 2)
+    t = embed(table[BATCH.targets]).mean(1)
     return {
         "sft": torch.stack(sft).mean(),
         "dpo": dpo_loss(policy[:, 0], policy[:, 1], fixed[:, 0], fixed[:, 1], OPTIONS["dpo_beta"]),
-        "quant": quantisation_loss(torch.stack(residuals), model.tokens.embedding(traces), OPTIONS["quant_beta"]),
+        "quant": quantisation_loss(torch.stack(residuals), embed(traces), OPTIONS["quant_beta"]),
         "state": state_contrast(torch.stack(states), t, BATCH.targets, OPTIONS["state_temperature"]),
     }
 
@@ -69,11 +82,12 @@ def gradients(model, loss):
 
 
 class TestLosses:
-    def test_equal_separate_full_forward_passes(self):
-        model, objective = make()
+    @pytest.mark.parametrize("straight_through", [False, True])
+    def test_equal_separate_full_forward_passes(self, straight_through):
+        model, objective = make(straight_through=straight_through)
         objective.prepare(0)
         ((loss, scalars),) = objective.losses(BATCH)
-        plain = plain_losses(model, objective.traces[BATCH.rows])
+        plain = plain_losses(model, objective.traces[BATCH.rows], straight_through)
         for name, value in plain.items():
             assert value.item() > 0.01
             assert scalars[name].item() == pytest.approx(value.item(), rel=1e-4), name
@@ -180,8 +194,8 @@ class TestStage:
 
     def run(self, model, objective, resume_file=None, precision="float32"):
         def evaluate():
-            model.eval()
-            return {"likelihood": item_log_probs(model, self.samples.histories, self.samples.targets[:, None]).mean().item()}
+            scores = item_log_probs(model.eval(), self.samples.histories, self.samples.targets[:, None])
+            return {"likelihood": scores.mean().item()}
 
         schedule = Schedule(epochs=6, learning_rate=0.01, batch_size=20, weight_decay=0.1, ema=0.5)
         return train_stage(

@@ -53,13 +53,14 @@ class Scripted(Objective):
     def __init__(self, offsets=(0.0,), updates=1):
         self.model, self.offsets, self.updates = nn.Linear(1, 1, bias=False), offsets, updates
         nn.init.zeros_(self.model.weight)
-        self.epoch, self.steps = 0, 0
+        self.epoch, self.steps, self.seen = 0, 0, []
 
     def prepare(self, epoch):
         self.epoch = epoch
         return {"prepared": float(epoch)}
 
     def losses(self, batch):
+        self.seen += batch.targets.tolist()
         for _ in range(self.updates):
             self.steps += 1
             offset = self.offsets[min(self.epoch, len(self.offsets) - 1)]
@@ -79,7 +80,8 @@ def scripted(objective, values, epochs=10, **changes):
         return {"ndcg": values[min(len(seen), len(values)) - 1], "calls": float(len(seen))}
 
     schedule = Schedule(**{"epochs": epochs, "learning_rate": 0.1, "batch_size": 2, "patience": 1} | changes)
-    result = train_stage(objective.model, objective, schedule, samples, evaluate, "ndcg", show_progress=False, **keywords)
+    keywords |= {"show_progress": False}
+    result = train_stage(objective.model, objective, schedule, samples, evaluate, "ndcg", **keywords)
     return result, seen
 
 
@@ -110,6 +112,13 @@ class TestTraining:
         assert objective.model.weight.item() == pytest.approx(-sum(moves), rel=1e-4)
         assert (curve["gradient_norm"], curve["prepared"], curve["mode"]) == (1.0, 0.0, 1.0)
 
+    def test_each_epoch_takes_every_sample_in_an_order_of_its_own(self):
+        objective = Scripted()
+        scripted(objective, [0.0], epochs=5, patience=9)
+        epochs = torch.tensor(objective.seen).view(5, 4)
+        assert (epochs.sort(1).values == torch.tensor([1, 2, 3, 4])).all()
+        assert len(epochs.unique(dim=0)) > 2
+
     def test_gradients_are_cut_to_their_greatest_length(self):
         objective = Scripted()
         objective.losses = lambda batch: iter([(1000 * objective.model.weight.sum(), {})])
@@ -122,7 +131,8 @@ class TestTraining:
         model.encoder.requires_grad_(False)
         before, samples = weights(model), toy()
         schedule = Schedule(epochs=1, learning_rate=0.01, batch_size=24, weight_decay=0.1, ema=0.9)
-        train_stage(model, Direct(model, 0.0), schedule, samples, accuracy(model, samples), "recall@1", show_progress=False)
+        evaluate = accuracy(model, samples)
+        train_stage(model, Direct(model, 0.0), schedule, samples, evaluate, "recall@1", show_progress=False)
         for name, value in model.state_dict().items():
             fixed = name.startswith("encoder") or name in ("tokens.table", "tokens.offsets")
             assert torch.equal(value, before[name]) == fixed, name
@@ -170,9 +180,8 @@ class TestEarlyStopping:
 
     def test_validates_every_few_epochs_and_after_the_last(self):
         called = []
-        result, seen = scripted(
-            Scripted(), [0.1, 0.2, 0.3], epochs=5, eval_step=2, on_epoch=lambda epoch, value: called.append((epoch, value))
-        )
+        note = lambda epoch, value: called.append((epoch, value))  # noqa: E731
+        result, _ = scripted(Scripted(), [0.1, 0.2, 0.3], epochs=5, eval_step=2, on_epoch=note)
         assert called == [(1, 0.1), (3, 0.2), (4, 0.3)]
         assert ["valid" in curve for curve in result.curves] == [False, True, False, True, True]
 
@@ -198,8 +207,9 @@ class Killed(Direct):
 class TestResume:
     samples = toy()
     schedule = Schedule(
-        epochs=5, learning_rate=0.01, batch_size=24, warmup_steps=8, weight_decay=0.1, ema=0.9, samples_per_epoch=120, seed=3
-    )  # 5 batches an epoch
+        epochs=5, learning_rate=0.01, batch_size=24, warmup_steps=8, weight_decay=0.1, ema=0.9,
+        samples_per_epoch=120, seed=3,
+    )  # fmt: skip  # 5 batches an epoch
 
     def run(self, model, objective, resume_file):
         evaluate = accuracy(model, self.samples)

@@ -27,7 +27,8 @@ def direct_model(model):
 
 
 def trained_parts(module):
-    return {name.split(".")[0] for name, p in module.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+    return {name.split(".")[0] for name, gradient in gradients.items() if gradient.abs().sum() > 0}
 
 
 class TestDirect:

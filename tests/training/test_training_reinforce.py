@@ -3,6 +3,7 @@ import torch
 from helpers import catalogue, make_samples, next_log_probs, random_histories, sequence_log_prob, streamrec
 
 from recbole_stream.decoding.rank import item_log_probs
+from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.training.grpo import group_advantages
 from recbole_stream.training.loop import autocast, train_stage
@@ -109,12 +110,8 @@ class TestFirstUpdate:
 
 def sampled(objective):
     """The rollouts that the objective draws for BATCH from the random state as it is."""
-    drawn = []
-    score = objective.log_probs
-    objective.log_probs = lambda model, histories, rollouts: (drawn.append(rollouts), score(model, histories, rollouts))[1]
-    next(objective.losses(BATCH))
-    objective.log_probs = score
-    return drawn[0]
+    with torch.no_grad():
+        return sample_rollouts(objective.model.begin(BATCH.histories), GROUP, STEPS, 3)[0]
 
 
 def by_hand(model):
@@ -150,7 +147,8 @@ class TestRewards:
                     plain = next_log_probs(model, BATCH.histories[row], output[:place])
                     assert log_probs[row, group, place].item() == pytest.approx(plain[output[place]].item(), abs=1e-4)
                     # the hidden state at a place predicts its token
-                    assert torch.allclose(model.tokens.logits(hidden[row, group, place]).log_softmax(-1), plain, atol=1e-4)
+                    predicted = model.tokens.logits(hidden[row, group, place]).log_softmax(-1)
+                    assert torch.allclose(predicted, plain, atol=1e-4)
 
     def test_format_and_exact_match_by_hand(self):
         model, rollouts, _, _, rewards = self.rewards()
@@ -175,7 +173,8 @@ class TestRewards:
             for group in range(GROUP):
                 reasoning = rollouts[row, group, :STEPS].tolist()
                 own = sequence_log_prob(model, history, reasoning, table[target])
-                assert rewards["likelihood"][row, group].item() == pytest.approx((own - fixed).item(), abs=1e-4)  # Eq. 26
+                gain = (own - fixed).item()  # Eq. 26
+                assert rewards["likelihood"][row, group].item() == pytest.approx(gain, abs=1e-4)
                 others = [sequence_log_prob(model, history, reasoning, table[item]) for item in SIMILAR[target]]
                 rank = 1 + sum(bool(other >= own) for other in others)
                 # Eq. 27 with K = 10: rank 1; no rank is below 1 or between 1 and 2; 5 and worse; the rest
@@ -186,17 +185,17 @@ class TestRewards:
 
     @torch.no_grad()
     def test_similarity_takes_the_mean_state_of_the_reasoning(self):
-        model, rollouts, _, _, rewards = self.rewards()
-        mean = torch.empty(3, GROUP, 16)
-        for row in range(3):
-            for group in range(GROUP):
-                inputs = model.tokens.embedding(rollouts[row, group, :STEPS])[None, None]
-                history = BATCH.histories[row]
-                # d_0 .. d_l
-                mean[row, group] = model.decoder(inputs, model.memory(history[history > 0][None]))[0, 0].mean(0)
-        expected = similarity_reward(mean, model.tokens.representation(BATCH.targets))
-        assert torch.equal(rewards["similarity"], expected)
-        assert len(expected.unique()) > 1
+        model, objective = make(weights=only("similarity"))
+        batch = make_samples(random_histories(40, [4] * 120), torch.arange(120) % 40 + 1).batch(torch.arange(120))
+        rollouts = torch.randint(0, 15, (120, GROUP, STEPS + 3), generator=torch.Generator().manual_seed(1))
+        _, hidden = objective.log_probs(model, batch.histories, rollouts)
+        got = objective.rewards(batch, rollouts, None, hidden)["similarity"]
+        # d_0 .. d_l: the states after the start token and after each reasoning token
+        thinking = model.tokens.embedding(rollouts[..., :STEPS])
+        mean = model.decoder(thinking, model.memory(batch.histories)).mean(2)
+        expected = similarity_reward(mean, model.tokens.representation(batch.targets))
+        assert torch.equal(got, expected)
+        assert expected.unique().tolist() == pytest.approx([-0.1, 0.05, 0.1, 0.5])
 
     def test_a_weight_of_0_leaves_a_reward_out(self):
         for name in REWARDS:
@@ -226,13 +225,13 @@ class TestStage:
     def make(self, seed=0, **changes):
         model = streamrec(self.codes, (3, 3), dropout=0.1, seed=seed)
         model.steps.fill_(1)
-        options = OPTIONS | {"group": 8, "weights": only("exact_match"), "kl_weight": 0.0} | changes
-        return model, Reinforce(model, Trie(self.codes), torch.zeros(10, 1, dtype=torch.long), ReinforceOptions(**options))
+        options = ReinforceOptions(**OPTIONS | {"group": 8, "weights": only("exact_match"), "kl_weight": 0.0} | changes)
+        return model, Reinforce(model, Trie(self.codes), torch.zeros(10, 1, dtype=torch.long), options)
 
     def run(self, model, objective, epochs, resume_file=None, updates=1):
         def evaluate():
-            model.eval()
-            return {"likelihood": item_log_probs(model, self.samples.histories, self.samples.targets[:, None]).mean().item()}
+            scores = item_log_probs(model.eval(), self.samples.histories, self.samples.targets[:, None])
+            return {"likelihood": scores.mean().item()}
 
         schedule = Schedule(
             epochs=epochs, learning_rate=0.01, batch_size=12, patience=epochs, updates_per_batch=updates
