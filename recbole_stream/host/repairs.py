@@ -34,6 +34,7 @@ def apply() -> None:
         name_the_old_numpy_types,
         do_without_ray,
         leave_anomaly_mode_off,
+        accept_counts_as_evaluation_data,
         scale_gradients_by_the_present_name,
         load_whole_checkpoints,
         count_elements_of_sequences,
@@ -44,6 +45,7 @@ def apply() -> None:
         compare_our_dataset_keys,
         name_checkpoints_uniquely,
         parallel.train_on_several_cpus,
+        parallel.make_folders_together,
         parallel.load_what_several_processes_trained,
         parallel.average_over_users,
         parallel.tell_children_of_us,
@@ -114,6 +116,19 @@ def leave_anomaly_mode_off() -> None:
     wanted = torch.is_anomaly_enabled() and sine not in sys.modules
     importlib.import_module(sine)
     torch.autograd.set_detect_anomaly(wanted)
+
+
+def accept_counts_as_evaluation_data() -> None:
+    """Metrics that count items end in ``'int' object has no attribute 'cpu'``.
+
+    collector.py:227 moves all that ItemCoverage, GiniIndex, AveragePopularity
+    and TailPercentage need to the CPU, of which only some are tensors.
+    """
+    from recbole.evaluator import Collector
+
+    move = "self.data_struct._data_dict[key] = self.data_struct._data_dict[key].cpu()"
+    tensor = "isinstance(self.data_struct._data_dict[key], torch.Tensor)"
+    edit(Collector.get_data_struct, {move: f"if {tensor}: {move}"})
 
 
 # -- checkpoints -------------------------------------------------------------

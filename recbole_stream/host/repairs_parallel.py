@@ -13,6 +13,7 @@ from recbole_stream.host.edit import edit
 __all__ = [
     "average_over_users",
     "load_what_several_processes_trained",
+    "make_folders_together",
     "tell_children_of_us",
     "train_on_several_cpus",
 ]
@@ -61,6 +62,16 @@ def train_on_several_cpus() -> None:
 
     Config._init_device = init_device
     AbstractTrainer.__init__ = init
+
+
+def make_folders_together() -> None:
+    """Processes that start together end in ``FileExistsError: './log'`` now and then.
+
+    utils.py:52 makes a folder that another process made since line 51 looked.
+    """
+    from recbole.utils import ensure_dir
+
+    edit(ensure_dir, {"os.makedirs(dir_path)": "os.makedirs(dir_path, exist_ok=True)"})
 
 
 def load_what_several_processes_trained() -> None:

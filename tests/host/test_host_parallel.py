@@ -1,11 +1,13 @@
 """Two processes on a CPU: the run, its metrics and its checkpoint."""
 
 import functools
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import recbole.quick_start
-from recbole.utils import get_trainer
+from recbole.utils import ensure_dir, get_trainer
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.launcher import run_distributed
@@ -53,12 +55,22 @@ def test_two_processes_train_and_average_over_users(keys, start):
     if start == "our launcher":
         run = run_distributed
     else:
-        run = functools.partial(recbole.quick_start.run, port="5679")
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = str(probe.getsockname()[1])
+        run = functools.partial(recbole.quick_start.run, port=port)
     before = dict(keys)
     result = run("SASRec", "tiny", config_dict=keys, nproc=2)
     assert_is_the_exact_average(result["test_result"])
     if start == "our launcher":
         assert keys == before
+
+
+def test_a_folder_made_by_another_process_in_between_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "exists", lambda path: False)  # as the slower process saw it
+    ensure_dir(str(tmp_path))
+    ensure_dir(str(tmp_path / "new"))
+    assert (tmp_path / "new").is_dir()
 
 
 def test_a_mistake_in_the_input_comes_back_as_one_sentence(keys):

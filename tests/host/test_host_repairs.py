@@ -26,8 +26,6 @@ from recbole.data.interaction import Interaction
 from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model, get_trainer
 
-from recbole_stream.host.edit import edit
-
 RECBOLE = Path(recbole.__file__).parent
 
 # users, items, values and years with gaps; the rows of one user out of time order
@@ -128,6 +126,18 @@ def test_anomaly_mode_is_on_only_where_the_user_switched_it_on(first, expected):
         "get_model('SASRec'); print(torch.is_anomaly_enabled())"
     )
     assert in_a_new_process(code) == [expected]
+
+
+def test_metrics_that_count_items_can_be_asked_for(tiny_ml100k):
+    keys = {
+        "data_path": tiny_ml100k, "epochs": 1, "state": "error", "show_progress": False,
+        "topk": [5], "valid_metric": "Recall@5", "repeatable": True,
+        "metrics": ["Recall", "ItemCoverage", "GiniIndex", "AveragePopularity", "TailPercentage"],
+    }  # fmt: skip
+    test = run_recbole(model="Pop", dataset="tiny", config_dict=keys)["test_result"]
+    # Pop recommends everybody the same 5 of 1265 items and the padding: 5 / 1266 = 0.00395
+    assert test["itemcoverage@5"] == 0.0039
+    assert test["averagepopularity@5"] > 0
 
 
 # -- checkpoints --
@@ -415,30 +425,6 @@ def test_a_saved_data_set_is_used_again_only_with_the_same_keys(toy, tmp_path, k
     same, changed = toy(), toy(**{key: value})
     assert create_dataset(same).config is not same  # it came from the file
     assert create_dataset(changed).config is changed
-
-
-# -- the tool --
-
-
-def greeting(name, ending="!"):
-    return "Hello " + name + ending
-
-
-def farewell(name):
-    return "Bye " + name
-
-
-def test_edits_exchange_expressions_in_place_and_add_up():
-    alias = greeting
-    edit(greeting, {'"Hello "': '"Bye "'})
-    edit(greeting, {"name +": "name.upper() +"})
-    assert alias("you") == "Bye YOU!"
-
-
-def test_a_function_already_mended_is_left_alone_with_a_warning(caplog):
-    edit(farewell, {"no such text": "nothing"})
-    assert "farewell of this RecBole is not that of 1.2.1 and stays unrepaired" in caplog.text
-    assert farewell("you") == "Bye you"
 
 
 def test_data_preparation_gives_the_baselines_their_loaders(toy):
