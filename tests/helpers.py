@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+# on tensors of this size threads wait for each other; on busy cores that takes many times as long as the work
+torch.set_num_threads(1)
+
+
 def catalogue(n_items: int, sizes: Sequence[int], seed: int = 0) -> Tensor:
     """``n_items`` different random semantic IDs [n_items, m] of at least two levels."""
     every = torch.cartesian_prod(*(torch.arange(size) for size in sizes))
