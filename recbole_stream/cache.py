@@ -28,7 +28,7 @@ def content_hash(*parts: str | int | float | None | list | tuple | dict | np.nda
     for part in parts:
         if isinstance(part, np.ndarray):
             digest.update(f"array {part.dtype.str} {part.shape};".encode())
-            rows = max(1, (16 << 20) // max(1, part[:1].nbytes))  # 16 MiB at a time: a large array is never copied whole
+            rows = max(1, (16 << 20) // max(1, part[:1].nbytes))  # 16 MiB at a time: never a copy of a large array
             for start in range(0, len(part), rows):
                 digest.update(np.ascontiguousarray(part[start : start + rows]).data)
         else:

@@ -196,8 +196,8 @@ def _encode_all(encoder, texts: list[str], batch_size: int, max_length: int, dev
     bar = tqdm(total=len(distinct), desc="Encoding item text", unit="text", disable=not show_progress)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = tokenizer.pad({name: [column[row] for row in rows] for name, column in tokens.items()}, return_tensors="pt")
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        ragged = {name: [column[row] for row in rows] for name, column in tokens.items()}
+        batch = {name: tensor.to(device) for name, tensor in tokenizer.pad(ragged, return_tensors="pt").items()}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_precision(device) == "bfloat16"):
             hidden = transformer(batch).get("token_embeddings")  # [B, T, d]
         if hidden is None:

@@ -66,7 +66,8 @@ def reassign(codes: np.ndarray, codebook_sizes: tuple[int, ...], distances: Dist
     n, levels = codes.shape
     if n > math.prod(codebook_sizes):
         raise InputError(
-            f"{n} items do not fit {levels} levels of {codebook_sizes} codes: raise `codebook_size` or the number of levels."
+            f"{n} items do not fit {levels} levels of {codebook_sizes} codes: "
+            "raise `codebook_size` or the number of levels."
         )
     placed = codes.copy()
     pays = distances or _smallest_first(codebook_sizes)
@@ -138,7 +139,10 @@ def _match_one_each(costs: np.ndarray, free: np.ndarray) -> np.ndarray:
 
 
 def _match_by_queue(costs: np.ndarray, free: np.ndarray) -> np.ndarray:
-    """Every row asks for its cheapest open code, a code takes the cheapest rows it has room for, the others ask again."""
+    """Rows ask for their cheapest open code; it takes the cheapest of them it has room for, the others ask again.
+
+    Returns the codes `[r]`, -1 for rows that no code had room for.
+    """
     free = free.copy()
     taken = np.full(len(costs), -1, dtype=np.int64)
     waiting = np.arange(len(costs))

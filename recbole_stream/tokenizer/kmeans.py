@@ -25,9 +25,7 @@ def nearest_codeword(points: torch.Tensor, codewords: torch.Tensor) -> torch.Ten
 def _assign(points: torch.Tensor, codewords: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Nearest codeword `[n]` and `‖codeword‖² − 2 point·codeword` `[n]`: the squared distance less `‖point‖²`."""
     offset = codewords.square().sum(1)
-    best = [
-        torch.addmm(offset, chunk, codewords.T, alpha=-2).min(dim=1) for chunk in points.split(_CHUNK)
-    ]
+    best = [torch.addmm(offset, chunk, codewords.T, alpha=-2).min(dim=1) for chunk in points.split(_CHUNK)]
     return torch.cat([found.indices for found in best]), torch.cat([found.values for found in best])
 
 

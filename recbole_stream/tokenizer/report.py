@@ -97,8 +97,8 @@ def save_report(report: dict, folder: str | Path) -> None:
     axes[0].legend(fontsize=8)
     collisions = report["collisions_before"]
     figure.suptitle(
-        f"{report['method']}, {report['unique']}: {report['items']} items, "
-        f"{collisions['rate']:.1%} collisions before, {report['items_moved']} items moved",
+        f"{report['method']}, {report['unique']}: {report['items']:,} items, "
+        f"{collisions['rate']:.1%} collisions before, {report['items_moved']:,} items moved",
         fontsize=10,
     )
     figure.savefig(folder / "tokenizer.png", dpi=120)

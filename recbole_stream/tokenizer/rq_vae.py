@@ -42,7 +42,8 @@ class RQVAEOptions:
         sizes = [*self.hidden_sizes, self.latent_size, self.epochs, self.batch_size]
         if min(sizes) < 1 or self.learning_rate <= 0 or self.beta < 0:
             raise InputError(
-                f"RQ-VAE needs sizes, epochs and batches of at least 1, a positive rate and beta of at least 0: got {self}."
+                "RQ-VAE needs sizes, epochs and batches of at least 1, a positive rate and beta of at least 0: "
+                f"got {self}."
             )
 
 

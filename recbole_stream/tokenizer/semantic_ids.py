@@ -116,10 +116,13 @@ def _check(embeddings: np.ndarray, method: str, levels: int, codebook_size: int,
             f"got {levels} levels of {codebook_size}."
         )
     if embeddings.ndim != 2 or not len(embeddings):
-        raise InputError(f"Embeddings must be a table of items by dimensions with at least one item: got {embeddings.shape}.")
+        raise InputError(
+            f"Embeddings must be a table of items by dimensions with at least one item: got {embeddings.shape}."
+        )
     if unique != "counter" and len(embeddings) > codebook_size**levels:
         raise InputError(
-            f"{len(embeddings)} items do not fit {levels} levels of {codebook_size} codes: raise `codebook_size` or `levels`."
+            f"{len(embeddings)} items do not fit {levels} levels of {codebook_size} codes: "
+            "raise `codebook_size` or `levels`."
         )
     for rows in row_chunks(len(embeddings)):
         broken = ~np.isfinite(embeddings[rows]).all(axis=1)
@@ -197,17 +200,19 @@ def read_semantic_ids(
             item, or items of the data set without an ID.
     """
     if unique not in ("reassign", "counter"):
-        raise InputError(f"`semantic_ids_file` holds codes only, no distances for unique={unique}: use reassign or counter.")
+        raise InputError(
+            f"`semantic_ids_file` holds codes only, no distances for unique={unique}: use reassign or counter."
+        )
     started = time.perf_counter()
     table = _read_table(Path(path), id_field)
     missing = [token for token in item_tokens if token not in table]
     unknown = len(table) - (len(item_tokens) - len(missing))
     if missing:
         first_unknown = sorted(set(table) - set(item_tokens))[:3]
+        strangers = f", and has IDs for {unknown} items that do not exist, such as {', '.join(first_unknown)}"
         raise InputError(
             f"{path} has no ID for {len(missing)} of the data set's {len(item_tokens)} items, {missing[0]} for one"
-            + (f", and has IDs for {unknown} items that do not exist, such as {', '.join(first_unknown)}" if unknown else "")
-            + ": give every item one row."
+            f"{strangers if unknown else ''}: give every item one row."
         )
     if unknown:
         logging.getLogger().info("%s: the IDs of %d items that the data set does not use are left out.", path, unknown)
@@ -239,7 +244,9 @@ def read_semantic_ids(
 def _read_table(path: Path, id_field: str) -> dict[str, list[int]]:
     """Item token -> codes."""
     if not path.is_file():
-        raise InputError(f"There is no file {path}: set `semantic_ids_file` to a table of {id_field} and one column per level.")
+        raise InputError(
+            f"There is no file {path}: set `semantic_ids_file` to a table of {id_field} and one column per level."
+        )
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
         tabs = "\t" in header
@@ -265,14 +272,17 @@ def _read_table(path: Path, id_field: str) -> dict[str, list[int]]:
                 )
             codes = [int(cell) for cell in cells]
             if table.setdefault(token, codes) != codes:
-                raise InputError(f"`semantic_ids_file` {path} gives item {token} two IDs (line {number}): keep one of them.")
+                raise InputError(
+                    f"`semantic_ids_file` {path} gives item {token} two IDs (line {number}): keep one of them."
+                )
     return table
 
 
 def _log(report: dict) -> None:
     collisions = report["collisions_before"]
     logging.getLogger().info(
-        "Semantic IDs (%s, %s): %d items; perplexity per level %s; %.2f%% collisions before (largest group %d), %d items moved",
+        "Semantic IDs (%s, %s): %d items; perplexity per level %s; "
+        "%.2f%% collisions before (largest group %d), %d items moved",
         report["method"],
         report["unique"],
         report["items"],

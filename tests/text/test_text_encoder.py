@@ -55,7 +55,8 @@ def test_agrees_with_sentence_transformers_up_to_its_normalisation(packaged):
 
 def test_max_length_cuts_the_text(packaged):
     words = "red nail polish"
-    (cut, whole), _ = encode_texts([words + " and a green garden hose", words], "auto", None, max_length=5, show_progress=False)
+    texts = [words + " and a green garden hose", words]
+    (cut, whole), _ = encode_texts(texts, "auto", None, max_length=5, show_progress=False)
     # 5 tokens = start, red, nail, polish, end: both texts read the same.
     assert cosine(cut, whole) > 0.9999
 

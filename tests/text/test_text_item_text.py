@@ -56,7 +56,8 @@ def test_first_row_of_an_item_counts(tmp_path):
 
 def test_missing_column_names_those_there_are_and_both_keys(tmp_path):
     path = write(tmp_path, "1\tOne\t1990\tA\n")
-    with pytest.raises(InputError, match="no column brand.*item_id, title, year, class.*`text_fields`.*`semantic_ids_file`"):
+    message = "no column brand.*item_id, title, year, class.*`text_fields`.*`semantic_ids_file`"
+    with pytest.raises(InputError, match=message):
         read_item_text(path, ["title", "brand"], ["1"])
 
 

@@ -98,9 +98,9 @@ def test_one_item_too_many_is_an_input_error():
 
 
 def test_nearest_item_stays_and_the_rest_take_the_free_codes_by_hand():
-    # Codewords 0, 1, 2 at 0, 10, 20. Items at 1, 0.5, 4 all have code 0; an item at 10 holds code 1.
-    # Item 0.5 is nearest and stays. Only code 2 (at 20) is free for ... two movers: K = 3 is too few, so K = 4
-    # with codeword 3 at -5. Cost of (item 1, item 4): codes (2, 3): 19² + 9² = 442; (3, 2): 6² + 16² = 292. So 1 -> 3, 4 -> 2.
+    # Codewords 0, 1, 2, 3 at 0, 10, 20, -5. Items at 1, 0.5, 4 all have code 0; an item at 10 holds code 1.
+    # Item 0.5 is nearest and stays; codes 2 and 3 are free. Cost of the items at 1 and 4:
+    # codes (2, 3): 19² + 9² = 442; codes (3, 2): 6² + 16² = 292. So 1 -> 3, 4 -> 2.
     points = np.array([1.0, 0.5, 4.0, 10.0])
     codebook = np.array([0.0, 10.0, 20.0, -5.0])
     codes = np.array([[0], [0], [0], [1]])
@@ -110,9 +110,8 @@ def test_nearest_item_stays_and_the_rest_take_the_free_codes_by_hand():
 
 
 def test_greedy_choice_would_cost_more():
-    # Movers at 9 and 8 (the item at 0 stays); free codewords at 10 and -20.
-    # Row by row: 9 -> 10 (1), 8 -> -20 (784), in all 785. Optimal: 9 -> -20 (841), 8 -> 10 (4): 845. So greedy is right here;
-    # turn them round: 8 first would take 10 (4) and leave 9 -> -20 (841).
+    # Movers at 8 and 9 (the item at 0 stays); free codewords at 10 and -20.
+    # Row by row: 8 -> 10 (2² = 4), then 9 -> -20 (29² = 841), in all 845. The other way: 28² + 1² = 785.
     codebook = np.array([0.0, 10.0, -20.0])
     points = np.array([0.0, 8.0, 9.0])
     result = reassign(np.zeros((3, 1), dtype=np.int64), (3,), residual_distances(points, [codebook]))
@@ -230,7 +229,8 @@ def test_sinkhorn_uses_codes_evenly_where_nearest_would_not():
     points, codebook = np.linspace(0, 0.5, 6), np.array([0.0, 1.0, 2.0])
     distances = (points[:, None] - codebook) ** 2
     assert (distances.argmin(axis=1) == 0).sum() >= 5
-    assert np.bincount(sinkhorn(distances, epsilon=0.02, iterations=2000).argmax(axis=1), minlength=3).tolist() == [2, 2, 2]
+    codes = sinkhorn(distances, epsilon=0.02, iterations=2000).argmax(axis=1)
+    assert np.bincount(codes, minlength=3).tolist() == [2, 2, 2]
 
 
 def test_sinkhorn_of_equal_distances_is_finite():

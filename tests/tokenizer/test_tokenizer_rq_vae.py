@@ -20,8 +20,8 @@ def clusters(n_clusters, per_cluster, dimensions=8, spread=0.05, seed=0):
 
 
 def test_residual_quantisation_by_hand():
-    # (3, 5): nearest of level 1 is (4, 4) [1 + 1 = 2 against 9 + 25]; residual (-1, 1) is codeword 2 of level 2 exactly.
-    # (1, -.5): nearest of level 1 is (0, 0); residual (1, -.5): to (1, 0) .25, to (0, -1) 1.25, to (-1, 1) 6.25: code 0.
+    # (3, 5): nearest of level 1 is (4, 4), 1 + 1 = 2 against 9 + 25; residual (-1, 1) is codeword 2 of level 2.
+    # (1, -.5): nearest of level 1 is (0, 0); residual (1, -.5): .25 to (1, 0), 1.25 to (0, -1), 6.25 to (-1, 1).
     h = torch.tensor([[3.0, 5.0], [1.0, -0.5]])
     codes, quantised, residuals = residual_quantize(h, CODEBOOKS)
     assert codes.tolist() == [[1, 2], [0, 0]]

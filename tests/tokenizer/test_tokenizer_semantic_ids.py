@@ -60,12 +60,9 @@ def test_same_seed_same_ids(embeddings, method):
 
 
 def test_rq_kmeans_reconstructs_better_with_every_level(embeddings):
-    errors = [
-        build_semantic_ids(embeddings, levels=levels, codebook_size=8, seed=0, unique="counter", show_progress=False).report[
-            "reconstruction"
-        ]["relative"]
-        for levels in (2, 3, 4)
-    ]
+    settings = {**SETTINGS, "unique": "counter"}
+    reports = [build_semantic_ids(embeddings, **{**settings, "levels": levels}).report for levels in (2, 3, 4)]
+    errors = [report["reconstruction"]["relative"] for report in reports]
     assert 1 > errors[0] > errors[1] > errors[2] > 0
 
 
@@ -170,7 +167,12 @@ def test_a_larger_table_is_fine_and_counted(tmp_path, caplog):
 @pytest.mark.parametrize(
     "text, items, message",
     [
-        (TABLE, ["x", "q", "r"], "no ID for 2 of the data set's 3 items, q for one, and has IDs for 3 items that do not exist, such as w, y, z"),
+        (
+            TABLE,
+            ["x", "q", "r"],
+            "no ID for 2 of the data set's 3 items, q for one, "
+            "and has IDs for 3 items that do not exist, such as w, y, z",
+        ),
         (TABLE, ["1", "2"], "no ID for 2 of the data set's 2 items"),
         (TABLE, ["x", "y", "z", "w", "q"], "no ID for 1 of the data set's 5 items, q for one: give"),
         ("item\tc1\nx\t1\n", ["x"], "must have the column item_id.*it has item, c1"),
