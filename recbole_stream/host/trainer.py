@@ -51,6 +51,7 @@ class GenerativeTrainer(Trainer):
     def __init__(self, config: Config, model: TIGER | STREAMRec) -> None:
         super().__init__(config, model)
         self.stages: list[Stage] = []
+        self._final_weights: dict[str, torch.Tensor] = {}
         self.precision = _precision(config["precision"], self.device)
 
     @property
@@ -84,7 +85,7 @@ class GenerativeTrainer(Trainer):
         finally:
             self.logger.disabled = False
         final = self.final
-        self.model.load_state_dict(load_checkpoint(final.file)["state_dict"])
+        self.model.load_state_dict(self._final_weights)
         self.best_valid_score = final.result.valid[self.valid_metric]
         self.best_valid_result = final.result.valid
         self.saved_model_file = final.file
@@ -126,7 +127,7 @@ class GenerativeTrainer(Trainer):
         show_progress: bool,
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
-        folder = self.config["resume_dir"]
+        folder = self.config["resume_dir"] if self.config["single_spec"] else None
         file = Path(folder) / f"stage-{number}.pth" if folder else None
         done = load_checkpoint(file.with_suffix(".done.pth")) if file else None
         self.model.objective = objective
@@ -159,6 +160,8 @@ class GenerativeTrainer(Trainer):
             self.model.network.load_state_dict(done["network"])
             self.logger.info(f"{stage.result.name}: finished before, taken from {file.with_suffix('.done.pth')}.")
         self.stages.append(stage)
+        if self.final is stage:
+            self._final_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     @torch.no_grad()
     def evaluate(
@@ -170,11 +173,12 @@ class GenerativeTrainer(Trainer):
     ) -> dict[str, float] | None:
         """As RecBole's ``Trainer.evaluate``, without its [users, items] matrices where top-k suffices.
 
-        Metrics that need more than the ranks of the targets take RecBole's own way.
+        Of several processes each ranks all users, so that every user counts exactly once. Metrics that need
+        more than the ranks of the targets take RecBole's own way.
         """
         register = self.eval_collector.register
         dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
-        if dense or not isinstance(eval_data, FullSortEvalDataLoader) or not self.config["single_spec"]:
+        if dense or not isinstance(eval_data, FullSortEvalDataLoader):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -211,13 +212,16 @@ def _train_epoch(
 ) -> dict[str, float]:
     """One pass; returns the mean of each scalar over the optimiser steps."""
     device = next(model.parameters()).device
+    processes, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     model.train()
     rows = samples.shuffled(schedule.batch_size, schedule.seed + epoch)[: schedule.batches_per_epoch(len(samples))]
     sums: dict[str, Tensor] = {}
     steps = 0
     for chosen in tqdm(rows, desc=f"{objective.name} {epoch:>3}", ncols=100, disable=not show_progress, leave=False):
-        losses = objective.losses(samples.batch(chosen))
+        # several processes share each batch, so that they take the steps that one would take
+        own = chosen[rank::processes] if len(chosen) >= processes else chosen
+        losses = objective.losses(samples.batch(own))
         while True:
             with autocast(device, precision):
                 step = next(losses, None)
@@ -226,6 +230,8 @@ def _train_epoch(
             loss, scalars = step
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            if processes > 1:
+                _average_gradients(parameters, len(own))
             norm = nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm)
             optimizer.step()
             scheduler.step()
@@ -235,6 +241,17 @@ def _train_epoch(
                 sums[name] = sums.get(name, 0) + value.detach()
             steps += 1
     return {name: float(value) / steps for name, value in sums.items()}
+
+
+def _average_gradients(parameters: list[nn.Parameter], samples: int) -> None:
+    """The gradient of the whole batch's mean from each process's own mean over ``samples``."""
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    weighted = torch.cat([flat * samples, flat.new_tensor([samples])])
+    dist.all_reduce(weighted)
+    mean = weighted[:-1] / weighted[-1]
+    for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters])):
+        if parameter.grad is not None:
+            parameter.grad.copy_(part.view_as(parameter))
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recbole_stream.data.samples import Batch
-from recbole_stream.decoding.beam import score_items
+from recbole_stream.decoding.beam import score_items, score_shared_items
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.streamrec import STREAMRecModel
@@ -103,8 +103,7 @@ class Reinforce(Objective):
             items = batch.targets[:, None]
             if weights["ranking"]:
                 items = torch.cat([items, self.similar[batch.targets]], 1)
-            scores = score_items(thought.flatten(), items.repeat_interleave(self.options.group, 0))
-            scores = scores.unflatten(0, (-1, self.options.group))  # [B, G, 1 + K]
+            scores = score_shared_items(thought, items)  # [B, G, 1 + K]
             if weights["likelihood"]:
                 reference = score_items(model.reference.begin(batch.histories), items[:, :1])[:, 0]
                 rewards["likelihood"] = likelihood_reward(scores[..., 0], reference)

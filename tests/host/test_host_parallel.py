@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import recbole.quick_start
+import torch
 from recbole.utils import ensure_dir, get_trainer
 
 from recbole_stream.errors import InputError
@@ -77,3 +78,22 @@ def test_a_mistake_in_the_input_comes_back_as_one_sentence(keys):
     keys |= {"epochs": 0, "preset": "no such preset"}
     with pytest.raises(InputError, match="^preset is 'no such preset', but TIGER has only"):
         run_distributed("TIGER", "tiny", keys, nproc=2)
+
+
+def test_two_processes_take_the_steps_of_one(keys):
+    """Each batch is shared and gradients are averaged over its samples: the same weights within rounding."""
+    ours = {
+        "text_fields": ["movie_title"], "codebook_size": 16, "codebook_levels": 3, "n_heads": 2, "head_size": 8,
+        "encoder_layers": 1, "decoder_layers": 1, "beam_size": 200, "dropout": 0.0, "precision": "float32",
+        "cache_dir": "cache", "topk": [5, 10], "valid_metric": "NDCG@10", "learning_rate": 1e-3, "warmup_steps": 0,
+    }  # fmt: skip
+    keys = {key: value for key, value in keys.items() if key not in ("train_batch_size",)} | ours
+    together = run_distributed("TIGER", "tiny", keys | {"train_batch_size": 64, "checkpoint_dir": "two"}, nproc=2)
+    alone = recbole.quick_start.run_recbole(
+        model="TIGER", dataset="tiny", config_dict=keys | {"train_batch_size": 64, "checkpoint_dir": "one"}
+    )
+    assert together["test_result"] == pytest.approx(dict(alone["test_result"]), rel=1e-6)
+    (one,), (two,) = Path("one").glob("*.pth"), Path("two").glob("*.pth")
+    weights = [torch.load(file, weights_only=False)["state_dict"] for file in (one, two)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
