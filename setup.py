@@ -16,7 +16,7 @@ setup(
     # the YAML files lie beside the package in a checkout and inside it in a wheel
     packages=[*find_packages(include=["recbole_stream", "recbole_stream.*"]), "recbole_stream.properties"],
     package_dir={"recbole_stream.properties": "properties"},
-    package_data={"recbole_stream.properties": ["*.yaml", "*/*.yaml"]},
+    package_data={"recbole_stream.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"]},
     # RecBole itself is missing on purpose: recbole==1.2.1 demands ray<=2.6.3,
     # which Python 3.12 cannot have, so it is installed with --no-deps. What it
     # imports is listed here instead.

@@ -107,12 +107,26 @@ def _hook_configuration() -> None:
 
 
 def _overlays(model: str, dataset: str, preset: str) -> Iterator[Path]:
-    """Yield our YAML files for one run, the later ones overriding the earlier."""
+    """Yield our YAML files for one run, the later ones overriding the earlier.
+
+    A stock model on a data set that RecBole describes itself keeps RecBole's description: importing the
+    plugin changes nobody's benchmark. ``run_recbole.py`` passes ours on to every model of its table.
+    """
     if model in MODELS:
         yield properties_dir() / "model" / f"{model}.yaml"
         overlay = preset_file(model, preset)
         if overlay is not None:
             yield overlay
-    file = properties_dir() / "dataset" / f"{dataset}.yaml"
-    if file.is_file():
-        yield file
+    import recbole
+
+    theirs = Path(recbole.__file__).parent / "properties" / "dataset" / f"{dataset}.yaml"
+    if model in MODELS or not theirs.is_file():
+        yield from dataset_files(model, dataset, preset)
+
+
+def dataset_files(model: str, dataset: str, preset: str) -> list[Path]:
+    """Our YAML of a data set and, for the default preset, the model's recipe on it; those that there are."""
+    files = [properties_dir() / "dataset" / f"{dataset}.yaml"]
+    if preset == "default":
+        files.append(properties_dir() / "recipe" / dataset / f"{model}.yaml")
+    return [file for file in files if file.is_file()]

@@ -24,6 +24,7 @@ from recbole_stream.host.checks import check_data, check_users, locate_data
 from recbole_stream.host.configuration import check_keys, known_keys, properties_dir
 from recbole_stream.host.dataset import SemanticIDDataset
 from recbole_stream.host.models import STREAMRec, TIGER
+from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.tokenizer.report import save_report
 
@@ -120,7 +121,8 @@ def _configuration(name: str, names: Sequence[str], dataset: str, options: Mappi
 
     files = []
     if model_class.type == ModelType.SEQUENTIAL:
-        files = [properties_dir() / "run.yaml", properties_dir() / "dataset" / f"{dataset}.yaml"]
+        preset = given.get("preset", "default")
+        files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, preset)]
     if issubclass(model_class, (TIGER, STREAMRec)):
         given["resume_dir"] = str(folder / "progress" / name)
     elif model_class.type == ModelType.SEQUENTIAL and given.get("loss_type", _own_yaml(name).get("loss_type")) == "CE":
@@ -128,7 +130,7 @@ def _configuration(name: str, names: Sequence[str], dataset: str, options: Mappi
     config = Config(
         model=name,
         dataset=dataset,
-        config_file_list=[str(file) for file in files if file.is_file()],
+        config_file_list=[str(file) for file in files],
         config_dict=given,
     )
     check_data(config)
