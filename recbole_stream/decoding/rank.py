@@ -22,7 +22,7 @@ def thought(model: TIGERModel | STREAMRecModel, histories: Tensor) -> Prefix:
 
 @torch.no_grad()
 def rank_items(
-    model: TIGERModel | STREAMRecModel, histories: Tensor, trie: Trie, beams: int
+    model: TIGERModel | STREAMRecModel, histories: Tensor, trie: Trie, beams: int, top: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """The most likely next items (METHOD section 6).
 
@@ -30,11 +30,12 @@ def rank_items(
         histories: item ids [B, L], 0 as padding on the right.
         trie: of the catalogue.
         beams: width of the search.
+        top: items wanted, by default as many as beams.
 
     Returns:
         items [B, W] best first and log P(item | history, reasoning) [B, W]; see :func:`beam_search`.
     """
-    return beam_search(thought(model, histories), trie, beams)
+    return beam_search(thought(model, histories), trie, beams, top)
 
 
 @torch.no_grad()

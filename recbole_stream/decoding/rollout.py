@@ -11,9 +11,14 @@ __all__ = ["sample_rollouts"]
 
 
 def _draw(prefix: Prefix) -> Tensor:
-    """One token for each sequence, [B, G]: the largest of log p + Gumbel noise is a sample of p."""
-    log_probs = prefix.log_probs()
-    return (log_probs - torch.empty_like(log_probs).exponential_().log()).argmax(-1)
+    """One token for each sequence, [B, G]: the first whose cumulated probability exceeds a uniform number.
+
+    One draw a sequence: noise for each of its V tokens would cost ten times the softmax on the CPU.
+    """
+    cumulated = prefix.log_probs().exp_().cumsum(-1)  # [B, G, V]
+    # the sum differs from 1 by rounding; a draw of its whole length would point behind the last token
+    drawn = torch.rand_like(cumulated[..., :1]) * cumulated[..., -1:]
+    return torch.searchsorted(cumulated, drawn, right=True).clamp_(max=cumulated.shape[-1] - 1)[..., 0]
 
 
 @torch.no_grad()

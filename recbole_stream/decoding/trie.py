@@ -84,3 +84,17 @@ class Trie(nn.Module):
         exists = children < end
         children = torch.where(exists, children, start)
         return children, code[children].long(), exists
+
+    def child(self, depth: int, nodes: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The child at a place of :meth:`expand`'s last dimension.
+
+        Args:
+            nodes: at ``depth``, [..].
+            places: 0 .. C - 1, [..], of children that exist.
+
+        Returns:
+            children (numbers at depth + 1) and their codes, [..].
+        """
+        first, code = getattr(self, f"first_{depth}"), getattr(self, f"code_{depth}")
+        children = first[nodes].long() + places
+        return children, code[children].long()

@@ -55,6 +55,10 @@ class Memory:
         again = lambda tensor: tensor.repeat_interleave(times, 0)  # noqa: E731
         return Memory([again(k) for k in self.keys], [again(v) for v in self.values], again(self.bias))
 
+    def take(self, rows: Tensor) -> "Memory":
+        """The histories ``rows`` [R] only."""
+        return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.bias[rows])
+
 
 @dataclass
 class Cache:
@@ -104,6 +108,20 @@ class Cache:
             return self
         rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
         return Cache(self.shared, [(k[rows, parents], v[rows, parents]) for k, v in self.own])
+
+    def take(self, rows: Tensor) -> "Cache":
+        """The histories ``rows`` [R] only."""
+        shared, own = (
+            None if part is None else [(k[rows], v[rows]) for k, v in part] for part in (self.shared, self.own)
+        )
+        return Cache(shared, own)
+
+    def join(self, other: "Cache") -> "Cache":
+        """The sequences of both, which are of one length and share one past: [B, G + G', ...]."""
+        if self.own is None:
+            return self
+        pairs = zip(self.own, other.own)
+        return Cache(self.shared, [(torch.cat([k, l], 1), torch.cat([v, w], 1)) for (k, v), (l, w) in pairs])
 
 
 class Dropout(nn.Module):
@@ -181,7 +199,7 @@ class FeedForward(nn.Module):
         nn.init.normal_(self.narrow.weight, std=config.inner_size**-0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.dropout(self.narrow(self.dropout(F.relu(self.wide(self.norm(x))))))
+        return x + self.dropout(self.narrow(self.dropout(F.relu(self.wide(self.norm(x)), inplace=True))))
 
 
 class SelfAttention(nn.Module):

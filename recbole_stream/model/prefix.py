@@ -65,6 +65,14 @@ class Prefix:
         rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
         return replace(self, cache=self.cache.select(parents), hidden=self.hidden[rows, parents])
 
+    def take(self, rows: Tensor) -> "Prefix":
+        """Go on with the histories ``rows`` [R] only."""
+        return replace(self, memory=self.memory.take(rows), cache=self.cache.take(rows), hidden=self.hidden[rows])
+
+    def join(self, other: "Prefix") -> "Prefix":
+        """The sequences of both, of one length after one shared past: G + G' a history."""
+        return replace(self, cache=self.cache.join(other.cache), hidden=torch.cat([self.hidden, other.hidden], 1))
+
     def flatten(self) -> "Prefix":
         """Each sequence becomes a history of its own with a shared past: B, G -> B * G, 1."""
         groups = self.hidden.shape[1]

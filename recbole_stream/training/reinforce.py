@@ -14,6 +14,7 @@ from recbole_stream.decoding.beam import score_items, score_shared_items
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.training.finetune import trace_statistics
 from recbole_stream.training.grpo import combine_rewards, grpo_loss
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.rewards import (
@@ -141,7 +142,9 @@ class Reinforce(Objective):
             scalars[f"reward_{name}"] = reward.mean()
             scalars[f"spread_{name}"] = reward.std(1, unbiased=False).mean()
         scalars["zero_spread"] = (advantages == 0).all(1).float().mean()
-        written = rollouts[..., int(self.model.steps) :]
+        steps = int(self.model.steps)
+        scalars |= trace_statistics(rollouts[..., :steps].flatten(0, 1), self.model.tokens.vocabulary)
+        written = rollouts[..., steps:]
         scalars["valid_rollouts"] = (self.trie.find(self.model.tokens.codes(written)) > 0).float().mean()
         # a rollout is distinct when no earlier one of its group equals it
         same = (rollouts[:, :, None] == rollouts[:, None]).all(-1).tril(-1).any(-1)

@@ -1,9 +1,11 @@
+import pytest
 import torch
 from helpers import catalogue, next_log_probs, random_histories, sequence_log_prob, streamrec, tiger
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_stream.decoding.beam import beam_search, fill_scores, score_items
+from recbole_stream.decoding import beam
+from recbole_stream.decoding.beam import beam_search, fill_scores, score_items, score_shared_items
 from recbole_stream.decoding.rank import item_log_probs, rank_items
 from recbole_stream.decoding.trie import Trie
 
@@ -184,3 +186,65 @@ class TestFillScores:
         full = fill_scores(items, scores, model.tokens.n_items)
         full[:, 0] = -INF  # RecBole closes the padding item itself
         assert torch.equal(full.topk(7).indices, items)
+
+
+class TestFewItemsWanted:
+    @given(searches(), st.integers(1, 12), st.integers(1, 12))
+    @settings(deadline=None, max_examples=40)
+    @torch.no_grad()
+    def test_are_the_first_of_the_whole_search(self, search, beams, top):
+        model, trie, histories = search
+        items, scores = beam_search(model.begin(histories), trie, beams)
+        few, few_scores = beam_search(model.begin(histories), trie, beams, top)
+        assert torch.equal(few, items[:, :top])
+        assert torch.allclose(few_scores, scores[:, :top], atol=1e-5)
+
+    @torch.no_grad()
+    def test_skips_prefixes_that_cannot_win(self):
+        # all prefixes of 2 tokens are kept, and the best of 3 items are sought: few of them are read
+        model, trie = tiger(CODES, SIZES, temperature=0.1), Trie(CODES)
+        reads = []
+
+        class Counting(type(model.begin(HISTORIES))):
+            def read(self, tokens):
+                reads.append(tokens.numel())
+                return super().read(tokens)
+
+        prefix = model.begin(HISTORIES)
+        for top in (24, 3):
+            beam_search(Counting(**vars(prefix)), trie, 24, top)
+        whole, few = sum(reads[:2]), sum(reads[2:])
+        assert few < whole
+
+
+class TestScoreSharedItems:
+    @given(st.integers(0, 1000), st.integers(1, 4), st.integers(1, 9), st.sampled_from([1, 3, 1000]))
+    @settings(deadline=None, max_examples=25)
+    @torch.no_grad()
+    def test_equals_every_item_on_its_own(self, seed, groups, wanted, rows):
+        codes = catalogue(50, (3, 3, 2, 4), seed)  # of 72 IDs: long common prefixes
+        model = streamrec(codes, (3, 3, 2, 4), seed=seed)
+        histories = random_histories(50, (4, 1, 3), seed)
+        generator = torch.Generator().manual_seed(seed)
+        items = torch.randint(1, 51, (3, wanted), generator=generator)
+        prefix = model.begin(histories).shared().select(torch.zeros(3, groups, dtype=torch.long))
+        prefix = prefix.read(torch.randint(0, 12, (3, groups, 2), generator=generator))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(beam, "_SHARED_ROWS", rows)
+            shared = score_shared_items(prefix, items)
+        plain = score_items(prefix.flatten(), items.repeat_interleave(groups, 0)).unflatten(0, (3, groups))
+        assert shared.shape == (3, groups, wanted)
+        assert torch.allclose(shared, plain, atol=1e-4)
+
+    @torch.no_grad()
+    def test_reads_a_common_prefix_once(self):
+        # items 1 to 4 of (0, 0, 0) .. (0, 1, 1): first tokens 1, pairs 2; for two sequences 6 tokens instead of 16
+        codes = torch.cartesian_prod(torch.arange(2), torch.arange(2), torch.arange(2))
+        model = streamrec(codes, (2, 2, 2))
+        seen = []
+        handle = model.decoder.stack.register_forward_hook(lambda *call: seen.append(call[2][0].shape[:3].numel()))
+        prefix = model.begin(torch.tensor([[3, 4]])).shared().select(torch.zeros(1, 2, dtype=torch.long))
+        seen.clear()
+        score_shared_items(prefix.read(torch.zeros(1, 2, 1, dtype=torch.long)), torch.tensor([[1, 2, 3, 4]]))
+        handle.remove()
+        assert sum(seen[1:]) == 6
