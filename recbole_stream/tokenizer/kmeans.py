@@ -9,6 +9,9 @@ import torch
 __all__ = ["kmeans", "nearest_codeword", "squared_distances"]
 
 _CHUNK = 1 << 14  # rows whose distances to all codewords are held at once
+_SPLITTING_STEPS = 15
+_SMALL = 0.25  # of n / K: a smaller cluster is given up
+_STEP = 0.1  # of a cluster's root mean squared distance: how far its halves start from its mean
 
 
 def squared_distances(points: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
@@ -32,13 +35,18 @@ def _assign(points: torch.Tensor, codewords: torch.Tensor) -> tuple[torch.Tensor
 def kmeans(
     points: torch.Tensor, n_clusters: int, generator: torch.Generator, max_iterations: int = 50, tolerance: float = 1e-4
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lloyd's algorithm from a k-means++ start; a cluster that runs empty moves to the point worst served.
+    """Lloyd's algorithm from a k-means++ start, with a codebook that gets used.
+
+    Residuals have a dense middle and outliers; there plain Lloyd ends with one
+    huge cluster and many of a single point. During the first steps clusters
+    with less than a quarter of their share (n / K) therefore give up their
+    codeword, which goes to split one of the largest clusters.
 
     Args:
         points: `[n, d]`, float.
-        n_clusters: K; may exceed the number of distinct points, codewords then repeat.
+        n_clusters: K; may exceed the number of distinct points, some codewords are then unused.
         generator: torch generator on the CPU; equal seeds give equal results on equal hardware.
-        max_iterations: Lloyd steps at most.
+        max_iterations: Lloyd steps at most, after the splitting.
         tolerance: stop once a step lowers the mean squared distance by less than this share of it.
 
     Returns:
@@ -47,9 +55,13 @@ def kmeans(
     codewords = _plus_plus(points, n_clusters, generator)
     squared_norms = points.square().sum(1)  # [n]
     codes, partial = _assign(points, codewords)
+    for _ in range(_SPLITTING_STEPS):
+        codewords = _means(points, codes, codewords)
+        codewords = _split(codewords, codes, (squared_norms + partial).clamp(min=0), generator)
+        codes, partial = _assign(points, codewords)
     error = (squared_norms + partial).mean()
     for _ in range(max_iterations):
-        codewords = _means(points, codes, codewords, squared_norms + partial)
+        codewords = _means(points, codes, codewords)
         codes, partial = _assign(points, codewords)
         previous, error = error, (squared_norms + partial).mean()
         if previous - error <= tolerance * previous:
@@ -79,19 +91,38 @@ def _plus_plus(points: torch.Tensor, n_clusters: int, generator: torch.Generator
     return chosen
 
 
-def _means(points: torch.Tensor, codes: torch.Tensor, codewords: torch.Tensor, distances: torch.Tensor) -> torch.Tensor:
-    """The mean of every cluster; empty clusters take the points farthest from their codewords."""
+def _means(points: torch.Tensor, codes: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
+    """The mean of every cluster, `[K, d]`; an empty cluster keeps its codeword."""
     sums = torch.zeros_like(codewords)
     if points.device.type == "cpu":
         sums.index_add_(0, codes, points)
     else:  # index_add on a GPU adds in no fixed order, and the result must not depend on it
         for chunk, chunk_codes in zip(points.split(_CHUNK), codes.split(_CHUNK), strict=True):
             sums += torch.nn.functional.one_hot(chunk_codes, len(codewords)).to(points.dtype).T @ chunk
-    counts = torch.bincount(codes, minlength=len(codewords))
-    means = sums / counts.clamp(min=1).unsqueeze(1)
-    empty = torch.nonzero(counts == 0).squeeze(1)
-    if len(empty):
-        farthest = torch.sort(distances, descending=True, stable=True).indices[: len(empty)]
-        means[empty[: len(farthest)]] = points[farthest]
-        means[empty[len(farthest) :]] = codewords[empty[len(farthest) :]]
-    return means
+    counts = torch.bincount(codes, minlength=len(codewords)).unsqueeze(1)  # [K, 1]
+    return torch.where(counts > 0, sums / counts.clamp(min=1), codewords)
+
+
+def _split(
+    codewords: torch.Tensor, codes: torch.Tensor, distances: torch.Tensor, generator: torch.Generator
+) -> torch.Tensor:
+    """Codewords of small clusters move to either side of those of the largest, along a random direction.
+
+    Args:
+        codewords: means of the clusters, `[K, d]`.
+        codes: cluster of every point, `[n]`.
+        distances: squared, of every point to its codeword, `[n]`; the root of a cluster's mean sets its step.
+        generator: of the directions.
+    """
+    n_clusters, dimensions = codewords.shape
+    counts = torch.bincount(codes, minlength=n_clusters)
+    small = torch.nonzero(counts * n_clusters < _SMALL * len(codes)).squeeze(1)
+    small = small[: n_clusters - len(small)]
+    large = torch.sort(counts, descending=True, stable=True).indices[: len(small)]
+    direction = torch.randn(len(small), dimensions, generator=generator).to(codewords)
+    spread = _means(distances.unsqueeze(1), codes, distances.new_zeros(n_clusters, 1)).sqrt()  # [K, 1]
+    step = _STEP * spread[large] * direction / direction.norm(dim=1, keepdim=True)
+    split = codewords.clone()
+    split[small] = codewords[large] + step
+    split[large] = codewords[large] - step
+    return split

@@ -22,7 +22,7 @@ __all__ = ["METHODS", "UNIQUE_WAYS", "SemanticIDs", "build_semantic_ids", "read_
 
 METHODS = ("rq_kmeans", "rq_vae")
 UNIQUE_WAYS = ("reassign", "counter", "sinkhorn")
-_CACHE_VERSION = 1  # raise when the same embeddings and settings would give other IDs
+_CACHE_VERSION = 2  # raise when the same embeddings and settings would give other IDs
 _SINKHORN_ROWS = 1 << 15
 
 

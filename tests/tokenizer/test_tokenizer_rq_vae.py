@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_stream.errors import InputError
-from recbole_stream.tokenizer.kmeans import kmeans, nearest_codeword, squared_distances
+from recbole_stream.tokenizer.kmeans import _split, kmeans, nearest_codeword, squared_distances
 from recbole_stream.tokenizer.rq_vae import RQVAE, RQVAEOptions, residual_quantize, rq_vae, rq_vae_loss
 
 CODEBOOKS = [torch.tensor([[0.0, 0.0], [4.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, -1.0], [-1.0, 1.0]])]
@@ -127,7 +127,7 @@ def test_training_is_deterministic_and_leaves_the_global_random_state_alone():
 
 def test_training_separates_clusters_without_collapse():
     points = clusters(8, 30)
-    options = RQVAEOptions(hidden_sizes=(32,), latent_size=8, epochs=40, batch_size=64)
+    options = RQVAEOptions(hidden_sizes=(32,), latent_size=8, epochs=80, batch_size=64)
     result = rq_vae(points, 2, 8, seed=0, options=options, show_progress=False)
     # Eight tight clusters, eight codes: items of a cluster share their first code, other clusters have others.
     first = result.codes[:, 0].reshape(8, 30)
@@ -168,13 +168,25 @@ def test_kmeans_finds_separate_clusters_and_their_means():
 def test_kmeans_with_fewer_distinct_points_than_clusters():
     points = torch.tensor([[0.0], [0.0], [1.0], [1.0], [5.0]])
     codewords, codes = kmeans(points, 4, torch.Generator().manual_seed(0))
-    assert codewords[codes].equal(points) and torch.isfinite(codewords).all()
+    torch.testing.assert_close(codewords[codes], points)
+    assert torch.isfinite(codewords).all()
 
 
-def test_kmeans_moves_an_empty_cluster_to_the_point_worst_served():
-    from recbole_stream.tokenizer.kmeans import _means
+def test_kmeans_spends_its_codewords_where_the_points_are():
+    # 1,000 points in a ball and 30 scattered far outside, to which plain Lloyd gives 15 of 16 codewords.
+    rng = np.random.default_rng(0)
+    outliers = 100 * rng.normal(size=(30, 8))
+    points = torch.from_numpy(np.concatenate([rng.normal(size=(1000, 8)), outliers]).astype(np.float32))
+    codes = kmeans(points, 16, torch.Generator().manual_seed(0))[1]
+    # A share is 1030 / 16 = 64 points, and a codeword with less than 16 of them is given up.
+    assert len(codes[:1000].unique()) >= 4
 
-    points, codes = torch.tensor([[0.0], [2.0], [9.0]]), torch.tensor([0, 0, 0])
-    # Mean of all three is 11/3; the empty second cluster takes 9, the farthest from its codeword.
-    means = _means(points, codes, torch.tensor([[1.0], [50.0]]), torch.tensor([1.0, 1.0, 64.0]))
-    torch.testing.assert_close(means, torch.tensor([[11 / 3], [9.0]]))
+
+def test_splitting_by_hand():
+    # 8 points in cluster 0, one each in 1 and 2, none in 3; a share is 10 / 4 = 2.5, so with a quarter of it (.625)
+    # only cluster 3 is small. It goes to one side of cluster 0 and cluster 0 to the other, .1 · sqrt(4) = .2 away.
+    codewords = torch.tensor([[5.0], [10.0], [20.0], [99.0]])
+    codes = torch.tensor([0] * 8 + [1, 2])
+    split = _split(codewords, codes, torch.full((10,), 4.0), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(split[[0, 3], 0].sort().values, torch.tensor([4.8, 5.2]))
+    assert split[[1, 2], 0].tolist() == [10, 20]

@@ -75,6 +75,18 @@ def test_rq_kmeans_codes_are_the_nearest_codewords_of_the_residuals(embeddings):
         residual -= codebook[result.codes[:, level]]
 
 
+def test_a_small_catalogue_is_quantised_in_its_principal_components():
+    # 150 items of 8 codes are 18.75 an item and code: max(32, 4 · 150 // 8 = 75) = 75 components of 100 dimensions.
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(150, 5)) @ rng.normal(size=(5, 100)) + 3.0  # in truth five dimensions and an offset
+    result = rq_kmeans(flat.astype(np.float32), 2, 8, seed=0, show_progress=False)
+    assert result.latents.shape == (150, 75)
+    # Nothing is lost: distances stay, and decoding the latents gives the embeddings.
+    np.testing.assert_allclose(result.decode(result.latents), flat, atol=1e-3)
+    lengths = np.linalg.norm(flat - flat.mean(0), axis=1)
+    np.testing.assert_allclose(np.linalg.norm(result.latents, axis=1), lengths, rtol=1e-3)
+
+
 def test_a_large_catalogue_is_learnt_from_a_sample():
     # 4 codes: a sample of 4 · 256 = 1,024 of 3,000 points around two centres; all of them are assigned.
     rng = np.random.default_rng(1)
