@@ -50,26 +50,23 @@ class FinetuneOptions:
     label_smoothing: float
 
 
-def trace_statistics(traces: Tensor, own: Tensor | None, vocabulary: int) -> dict[str, float]:
+def trace_statistics(traces: Tensor, vocabulary: int) -> dict[str, Tensor]:
     """What collected or written reasoning looks like; a collapse shows here first.
 
     Args:
         traces: tokens [N, l].
-        own: which of them are codes of their sample's target [N, l], where that is known.
         vocabulary: V.
 
     Returns:
-        for each step, distinct tokens and their entropy in nats; distinct whole traces; the share of tokens
-        that are the target's own codes.
+        for each step, the number of distinct tokens and their entropy in nats, and the number of distinct
+        whole traces.
     """
-    scalars: dict[str, float] = {}
+    scalars: dict[str, Tensor] = {}
     for step, tokens in enumerate(traces.T, 1):
         share = torch.bincount(tokens, minlength=vocabulary).float() / len(tokens)
-        scalars[f"distinct_{step}"] = float((share > 0).sum())
-        scalars[f"entropy_{step}"] = float(torch.special.entr(share).sum())
-    scalars["distinct_traces"] = float(len(torch.unique(traces, dim=0)))
-    if own is not None:
-        scalars["leak"] = float(own.float().mean())
+        scalars[f"distinct_{step}"] = (share > 0).sum()
+        scalars[f"entropy_{step}"] = torch.special.entr(share).sum()
+    scalars["distinct_traces"] = torch.tensor(len(torch.unique(traces, dim=0)))
     return scalars
 
 
@@ -116,7 +113,9 @@ class Finetune(Objective):
                 self.traces[batch.rows], own[batch.rows] = self.model.collect(
                     batch.histories, batch.targets, self.options.steps
                 )
-        scalars = trace_statistics(self.traces, own, self.model.tokens.vocabulary)
+        statistics = trace_statistics(self.traces, self.model.tokens.vocabulary)
+        scalars = {name: float(value) for name, value in statistics.items()}
+        scalars["leak"] = float(own.float().mean())  # share of tokens that are the target's own codes
         getLogger().info("traces: " + " ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
         return scalars
 

@@ -25,6 +25,8 @@ def group_advantages(rewards: Tensor, eps: float = 1e-4) -> Tensor:
     """
     r = rewards.float()
     centred = r - r.mean(-1, keepdim=True)
+    # once more: the first mean is rounded at the size of the rewards, not of their spread
+    centred = centred - centred.mean(-1, keepdim=True)
     spread = centred.square().mean(-1, keepdim=True).sqrt()
     equal = r.amax(-1, keepdim=True) == r.amin(-1, keepdim=True)
     return (centred / (spread + eps)).masked_fill(equal, 0.0)
