@@ -13,6 +13,7 @@ from recbole_stream.data.samples import Batch
 from recbole_stream.decoding.beam import score_items, score_shared_items
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
+from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.finetune import trace_statistics
 from recbole_stream.training.grpo import combine_rewards, grpo_loss
@@ -81,7 +82,7 @@ class Reinforce(Objective):
         return log_probs.gather(-1, rollouts[..., None])[..., 0], hidden
 
     @torch.no_grad()
-    def rewards(self, batch: Batch, rollouts: Tensor, thought, hidden: Tensor) -> dict[str, Tensor]:
+    def rewards(self, batch: Batch, rollouts: Tensor, thought: Prefix, hidden: Tensor) -> dict[str, Tensor]:
         """The rewards of positive weight, each [B, G].
 
         Args:
@@ -101,16 +102,27 @@ class Reinforce(Objective):
             mean_state = hidden[:, :, : steps + 1].mean(2)
             rewards["similarity"] = similarity_reward(mean_state, tokens.representation(batch.targets))
         if weights["likelihood"] or weights["ranking"]:
-            items = batch.targets[:, None]
-            if weights["ranking"]:
-                items = torch.cat([items, self.similar[batch.targets]], 1)
-            scores = score_shared_items(thought, items)  # [B, G, 1 + K]
+            scores = self.candidate_scores(batch, thought)
             if weights["likelihood"]:
-                reference = score_items(model.reference.begin(batch.histories), items[:, :1])[:, 0]
+                reference = score_items(model.reference.begin(batch.histories), batch.targets[:, None])[:, 0]
                 rewards["likelihood"] = likelihood_reward(scores[..., 0], reference)
             if weights["ranking"]:
                 rewards["ranking"] = ranking_reward(scores[..., 0], scores[..., 1:])
         return rewards
+
+    def candidate_scores(self, batch: Batch, thought: Prefix) -> Tensor:
+        """log P(item | own thinking, history) of the target and, where they are ranked, its K similar items.
+
+        Args:
+            thought: the prefix that has read each rollout's reasoning, G sequences a history.
+
+        Returns:
+            [B, G, 1 + K] or [B, G, 1].
+        """
+        items = batch.targets[:, None]
+        if self.options.weights["ranking"]:
+            items = torch.cat([items, self.similar[batch.targets]], 1)
+        return score_shared_items(thought, items)
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         model, options, steps = self.model, self.options, int(self.model.steps)
