@@ -19,6 +19,7 @@ from recbole_stream.data.samples import Batch
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.backbone import BackboneConfig
+from recbole_stream.model.memory import keep_freed_memory
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.tokenizer.neighbours import nearest_by_ids
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
@@ -211,6 +212,7 @@ def collection(
 def _setting(
     sizes: Sizes, data_path: str | None, dataset: str, config: BackboneConfig, history_input: str
 ) -> tuple[Corpus, STREAMRecModel, Tensor]:
+    keep_freed_memory()  # as train_stage does; T5 profits as well
     corpus = load(data_path, dataset, sizes.codebook_size, sizes.max_users)
     model = make_streamrec(corpus.codes, corpus.codebook_size, config, history_input)
     model.steps.fill_(sizes.reasoning_steps)

@@ -95,11 +95,14 @@ def clustered(items: int, dimensions: int) -> np.ndarray:
     """Vectors of unit length around centres of several scales, as text embeddings are: float32 [items, dimensions]."""
     rng = np.random.default_rng(0)
     vectors = np.zeros((items, dimensions), dtype=np.float32)
-    for centres, spread in ((30, 1.0), (600, 0.7), (max(1, items // 4), 0.5)):
-        means = rng.normal(size=(centres, dimensions)).astype(np.float32) * spread
-        vectors += means[rng.integers(centres, size=items)]
-    for start in range(0, items, 1 << 14):  # a whole array of noise would double the memory
+    means = [
+        rng.normal(size=(centres, dimensions)).astype(np.float32) * spread
+        for centres, spread in ((30, 1.0), (600, 0.7), (max(1, min(items // 4, 50_000)), 0.5))
+    ]
+    for start in range(0, items, 1 << 14):  # whole arrays of centres and noise would multiply the memory
         part = vectors[start : start + (1 << 14)]
+        for level in means:
+            part += level[rng.integers(len(level), size=len(part))]
         part += rng.normal(size=part.shape).astype(np.float32) * 0.3
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     return vectors

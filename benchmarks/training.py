@@ -16,6 +16,7 @@ from benchmarks.harness import alternate, peak_product_rate, report
 from benchmarks.models import DEFAULT, PAPER, TINY, make_tiger, optimise, precision
 from benchmarks.rival import decoder_inputs, give_weights, history_ids, make_t5
 from recbole_stream.model.backbone import BackboneConfig
+from recbole_stream.model.memory import keep_freed_memory
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.training.losses import token_cross_entropy
 from recbole_stream.training.pretrain import Direct
@@ -43,6 +44,7 @@ TINY_SIZES = Sizes(TINY, TINY, 8, 16, 2, 1, 1, 60)
 
 def run(sizes: Sizes, data_path: str | None, dataset: str, cache_dir: str | None, file: str | None) -> dict[str, object]:
     """T5 in float32, padded to 20 items, against our loop's step: m tokens an item, one vector an item, default sizes."""
+    keep_freed_memory()  # as train_stage does; T5 profits as well
     corpus = load(data_path, dataset, sizes.codebook_size, sizes.max_users)
     mode = precision()
     batches = corpus.train.shuffled(sizes.batch, 0)

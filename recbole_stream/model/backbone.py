@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_stream.model.linear import Linear
+
 __all__ = ["BackboneConfig", "Cache", "Decoder", "Encoder", "Memory", "attention", "relative_buckets"]
 
 
@@ -192,8 +194,8 @@ class FeedForward(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.hidden_size)
-        self.wide = nn.Linear(config.hidden_size, config.inner_size, bias=False)
-        self.narrow = nn.Linear(config.inner_size, config.hidden_size, bias=False)
+        self.wide = Linear(config.hidden_size, config.inner_size)
+        self.narrow = Linear(config.inner_size, config.hidden_size)
         self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.wide.weight, std=config.hidden_size**-0.5)
         nn.init.normal_(self.narrow.weight, std=config.inner_size**-0.5)
@@ -210,8 +212,8 @@ class SelfAttention(nn.Module):
         self.heads, self.size = config.n_heads, config.head_size
         width = self.heads * self.size
         self.norm = RMSNorm(config.hidden_size)
-        self.qkv = nn.Linear(config.hidden_size, 3 * width, bias=False)
-        self.out = nn.Linear(width, config.hidden_size, bias=False)
+        self.qkv = Linear(config.hidden_size, 3 * width)
+        self.out = Linear(width, config.hidden_size)
         self.dropout = Dropout(config.dropout)
         q, k, v = self.qkv.weight.chunk(3)
         nn.init.normal_(q, std=(config.hidden_size * self.size) ** -0.5)
@@ -255,8 +257,8 @@ class CrossAttention(nn.Module):
         self.heads, self.size = config.n_heads, config.head_size
         width = self.heads * self.size
         self.norm = RMSNorm(config.hidden_size)
-        self.query = nn.Linear(config.hidden_size, width, bias=False)
-        self.out = nn.Linear(width, config.hidden_size, bias=False)
+        self.query = Linear(config.hidden_size, width)
+        self.out = Linear(width, config.hidden_size)
         self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.query.weight, std=(config.hidden_size * self.size) ** -0.5)
         nn.init.normal_(self.out.weight, std=width**-0.5)
@@ -319,7 +321,7 @@ class Decoder(nn.Module):
         self.cross = nn.ModuleList(CrossAttention(config) for _ in range(self.layers))
         self.feed_forward = nn.ModuleList(FeedForward(config) for _ in range(self.layers))
         # keys and values of every layer's cross-attention in one product
-        self.remember = nn.Linear(config.hidden_size, self.layers * 2 * self.heads * self.size, bias=False)
+        self.remember = Linear(config.hidden_size, self.layers * 2 * self.heads * self.size)
         nn.init.normal_(self.remember.weight, std=config.hidden_size**-0.5)
         self.norm = RMSNorm(config.hidden_size)
         self.dropout = Dropout(config.dropout)

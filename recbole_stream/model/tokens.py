@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from recbole_stream.model.linear import Linear, product
+
 __all__ = ["ItemTokens", "padding_bias"]
 
 
@@ -48,7 +50,7 @@ class ItemTokens(nn.Module):
         self.register_buffer("offsets", offsets)  # [m]
         self.register_buffer("table", F.pad(codes + offsets, (0, 0, 1, 0)))  # [n_items + 1, m]
         self.embedding = nn.Embedding(self.vocabulary, hidden_size)
-        self.project = nn.Linear(self.levels * hidden_size, hidden_size, bias=False) if history_input == "item" else None
+        self.project = Linear(self.levels * hidden_size, hidden_size) if history_input == "item" else None
 
     @property
     def n_items(self) -> int:
@@ -78,4 +80,4 @@ class ItemTokens(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Eq. 11: hidden states [.., H] -> logits over the vocabulary [.., V], divided by the temperature."""
-        return F.linear(hidden * self.scale, self.embedding.weight)
+        return product(hidden * self.scale, self.embedding.weight)

@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
+from recbole_stream.model.memory import keep_freed_memory
 from recbole_stream.training.checkpoint import load_checkpoint, save_checkpoint
 from recbole_stream.training.schedule import Schedule, WeightAverage, learning_rate_factor
 
@@ -117,6 +118,7 @@ def train_stage(
     Raises:
         TrainingDiverged: the loss is no longer a number.
     """
+    keep_freed_memory()
     logger, device = getLogger(), next(model.parameters()).device
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
