@@ -10,7 +10,7 @@ from recbole_stream.model.prefix import Prefix
 
 __all__ = ["beam_search", "best_items", "child_scores", "fill_scores", "score_items", "score_shared_items"]
 
-_SHARED_ROWS = 256  # histories times sequences that are scored at once
+_SHARED_ROWS = 128  # histories times sequences that are scored at once
 
 
 def beam_search(prefix: Prefix, trie: Trie, beams: int, top: int | None = None) -> tuple[Tensor, Tensor]:
