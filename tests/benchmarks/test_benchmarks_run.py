@@ -14,7 +14,7 @@ FIGURES = {
     "ranking": {"ratio_same_10", "ratio_default_tiger_12", "ratio_default_streamrec_12", "same_top10_10"},
     "exact": {"share_of_users_with_exact_top10_by_12_beams"},
     "growth": {"trie_bytes_per_item_200", "trie_bytes_per_item_2000"},
-    "rollouts": {"steps_per_second_t5", "steps_per_second_ours"},
+    "rollouts": {"steps_per_second_t5", "steps_per_second_ours", "ratio_shared_encoder"},
     "collection": {"samples_per_second_collection", "samples_per_second_epoch"},
     "tokenizer": {"rq_kmeans_seconds", "rq_vae_seconds", "large_seconds", "large_memory_gib"},
 }
