@@ -14,6 +14,9 @@ from recbole_stream.model.tiger import TIGERModel
 
 __all__ = ["item_log_probs", "rank_items", "thought"]
 
+# prefixes that are read at once on a CPU: the activations of more do not stay in its caches
+_PREFIXES = 4096
+
 
 def thought(model: TIGERModel | STREAMRecModel, histories: Tensor) -> Prefix:
     """The prefix right before the item's first token: after the reasoning where the model reasons."""
@@ -37,7 +40,14 @@ def rank_items(
         items [B, W] best first and log P(item | history, reasoning) [B, W]; see :func:`beam_search`.
     """
     keep_freed_memory()
-    return beam_search(thought(model, histories), trie, beams, top)
+    if histories.is_cuda:
+        return beam_search(thought(model, histories), trie, beams, top)
+    found = []
+    for part in histories.split(max(1, _PREFIXES // beams)):
+        longest = max(1, int((part > 0).sum(1).max()))
+        found.append(beam_search(thought(model, part[:, :longest]), trie, beams, top))
+    items, scores = zip(*found)
+    return torch.cat(items), torch.cat(scores)
 
 
 @torch.no_grad()

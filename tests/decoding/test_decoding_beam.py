@@ -4,7 +4,7 @@ from helpers import catalogue, next_log_probs, random_histories, sequence_log_pr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recbole_stream.decoding import beam
+from recbole_stream.decoding import beam, rank
 from recbole_stream.decoding.beam import beam_search, fill_scores, score_items, score_shared_items
 from recbole_stream.decoding.rank import item_log_probs, rank_items
 from recbole_stream.decoding.trie import Trie
@@ -143,6 +143,15 @@ class TestAfterReasoning:
         plain = plain_beam_search(model, HISTORIES[1], [], 5)
         assert items[1].tolist() == [item for item, _ in plain]
         assert torch.allclose(item_log_probs(model, HISTORIES, items), scores, atol=1e-5)
+
+
+@torch.no_grad()
+def test_many_histories_are_ranked_in_parts(monkeypatch):
+    model, trie = tiger(CODES, SIZES), Trie(CODES)
+    items, scores = rank_items(model, HISTORIES, trie, 6)
+    monkeypatch.setattr(rank, "_PREFIXES", 13)  # 13 // 6: two histories, then one, whose padding is cut off
+    again, again_scores = rank_items(model, HISTORIES, trie, 6)
+    assert torch.equal(again, items) and torch.allclose(again_scores, scores, atol=1e-5)
 
 
 class TestFillScores:
