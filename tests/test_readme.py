@@ -1,0 +1,76 @@
+"""The README's commands: what they install is what .ci/run installs, and what they run runs."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+# the same stages on the same data with a network that trains in seconds
+SMALL = [
+    "--hidden_size=8", "--inner_size=8", "--n_heads=1", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1",
+    "--train_batch_size=4096", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1", "--epochs=1",
+    "--reinforce_samples=128", "--group_size=4", "--beam_size=10", "--show_progress=False", "--output_dir=out",
+]  # fmt: skip
+
+
+def test_set_up_and_test_commands_install_the_same():
+    run, test = (block.strip().splitlines() for block in BLOCKS[:2])
+    assert run[-1] == "python run_recbole.py --model=STREAMRec"
+    assert test[-1].startswith("python -m pytest")
+    installs = [[line for line in block if line.startswith("pip")] for block in (run, test)]
+    assert len(installs[0]) == 2
+    assert installs[1] == [line.replace("[encoder]", "[encoder,test]") for line in installs[0]]
+
+
+@pytest.mark.slow
+def test_the_first_command_trains_on_ml_100k_and_writes_the_table(tmp_path):
+    command = shlex.split(BLOCKS[0].strip().splitlines()[-1])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command[1]), *command[2:], *SMALL],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [(row["model"], row["stage"]) for row in rows] == [
+        ("TIGER", ""), ("STREAMRec", "PT"), ("STREAMRec", "SFT"), ("STREAMRec", "RL"),
+    ]  # fmt: skip
+    assert all(row["dataset"] == "ml-100k" and "MiniLM" in row["run"]["encoder"]["encoder"] for row in rows)
+    assert "Recall@10" in done.stdout
+
+
+def test_the_python_example_of_an_existing_benchmark_imports():
+    (example,) = re.findall(r"^```python\n(import recbole_stream  #.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    imports = [line for line in example.splitlines() if "import" in line]
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(imports)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_keys_that_the_readme_names_exist():
+    from recbole_stream.host.configuration import known_keys
+
+    of_the_run = {"model", "dataset", "output_dir", "resume", "debug", "key", "config_files"}
+    named = set(re.findall(r"`--([a-z_]+)", (ROOT / "README.md").read_text()))
+    assert named and named <= known_keys("STREAMRec") | of_the_run
+
+
+def test_every_key_of_a_model_file_has_a_rule_or_is_recboles():
+    import yaml
+    from recbole.utils import argument_list
+
+    from recbole_stream.host.keys import RULES
+
+    theirs = {*argument_list.general_arguments, *argument_list.training_arguments, *argument_list.evaluation_arguments,
+              *argument_list.dataset_arguments}  # fmt: skip
+    for file in (ROOT / "properties" / "model").glob("*.yaml"):
+        assert set(yaml.safe_load(file.read_text())) <= set(RULES) | theirs, file
+    written = {key for name in ("TIGER", "STREAMRec") for key in yaml.safe_load((ROOT / f"properties/model/{name}.yaml").read_text())}
+    assert set(RULES) - written == {"text_fields"}  # which belongs to the data set
