@@ -37,7 +37,7 @@ class Sizes:
     config: BackboneConfig = PAPER
     default: BackboneConfig = DEFAULT
     codebook_size: int = 256
-    histories: int = 8
+    histories: int = 4
     group: int = 16
     similar: int = 50
     reasoning_steps: int = 4

@@ -32,7 +32,7 @@ class Sizes:
     default: BackboneConfig = DEFAULT
     codebook_size: int = 256
     batch: int = 256
-    steps: int = 12
+    steps: int = 6
     rival_steps: int = 1
     rounds: int = 5
     max_users: int | None = None
