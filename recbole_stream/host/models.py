@@ -56,9 +56,9 @@ class GenerativeRecommender(SequentialRecommender):
         """What the first stage optimises."""
         raise NotImplementedError
 
-    def rank(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """Item ids [B, L] -> the best items [B, beam_size] and their log-probabilities."""
-        return rank_items(self.network, histories, self.trie, self.beams)
+    def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
+        """Item ids [B, L] -> the best ``top`` items (by default beam_size) and their log-probabilities, [B, top]."""
+        return rank_items(self.network, histories, self.trie, self.beams, top)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The loss of the current stage for one batch of RecBole's loader."""

@@ -189,7 +189,7 @@ class GenerativeTrainer(Trainer):
         hits[:, top] = 1  # one target a user
         batches = samples.ordered(self.test_batch_size)
         for batch in tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False):
-            items, _ = self.model.rank(batch.histories)
+            items, _ = self.model.rank(batch.histories, top)
             found = (items[:, :top] == batch.targets[:, None]).int()
             hits[batch.rows, : found.shape[1]] = found
         self.eval_collector.data_struct.update_tensor("rec.topk", hits)
