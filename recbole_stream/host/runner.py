@@ -10,11 +10,13 @@ from datetime import datetime
 from logging import getLogger
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 import yaml
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.dataset import Dataset
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
 from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, run_environment, write_atomically, write_results
@@ -151,7 +153,7 @@ def _train_and_rank(config: Config, folder: Path, command: Sequence[str]) -> lis
     logger = getLogger()
     _log_into(folder / "run.log")
     logger.info(config)
-    dataset = create_dataset(config)
+    dataset = _load(config)
     logger.info(dataset)
     if not isinstance(dataset, SemanticIDDataset):  # which has checked it
         check_users(dataset)
@@ -198,6 +200,24 @@ def _train_and_rank(config: Config, folder: Path, command: Sequence[str]) -> lis
             )
         )
     return rows
+
+
+def _load(config: Config) -> Dataset:
+    """RecBole's dataset, downloaded by RecBole where it knows the name.
+
+    Raises:
+        InputError: the download failed.
+    """
+    try:
+        return create_dataset(config)
+    except URLError as fault:
+        folder = Path(config["data_path"])
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # made for the download; left there, it would pass for the data set
+        raise InputError(
+            f"The data set {config['dataset']!r} could not be downloaded ({fault.reason}): put its files into {folder}, "
+            "see dataset/README.md."
+        ) from fault
 
 
 def _parameters(model: torch.nn.Module) -> int:

@@ -92,3 +92,19 @@ def test_bad_input_is_one_sentence_and_exit_status_2(arguments, message, capsys)
 def test_debug_shows_the_traceback(capsys):
     assert main(["--model=TIGER", "--dropout=2", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_download_that_fails_names_the_data_set_and_leaves_no_folder(monkeypatch, capsys):
+    from urllib.error import URLError
+
+    from recbole.data.dataset import dataset
+
+    def no_network(url):
+        raise URLError("no network")
+
+    monkeypatch.setattr(dataset, "decide_download", no_network)  # the first step that asks the network
+    Path("dataset").mkdir()
+    assert main(["--model=SASRec", "--dataset=amazon-beauty", "--output_dir=out"]) == 2
+    error = capsys.readouterr().err
+    assert "The data set 'amazon-beauty' could not be downloaded (no network)" in error
+    assert not Path("dataset/amazon-beauty").exists()
