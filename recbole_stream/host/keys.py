@@ -19,10 +19,9 @@ from recbole_stream.host.configuration import (
     one_of,
     optional,
 )
+from recbole_stream.training.reinforce import REWARDS
 
-__all__ = ["REWARDS", "RULES", "check_combinations"]
-
-REWARDS = ("format", "exact_match", "similarity", "likelihood", "ranking")
+__all__ = ["RULES", "check_combinations"]
 
 _positive, _count, _share = integer(minimum=1), integer(minimum=0), number(minimum=0, maximum=1)
 _rate, _weight = number(above=0, maximum=1), number(minimum=0)

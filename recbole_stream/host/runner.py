@@ -63,9 +63,9 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / COMMAND_FILE, json.dumps({"command": list(command), "options": options}, indent=1))
-    rows = {row.model: [] for row in _finished(folder)}
+    rows: dict[str, list[Row]] = {}
     for row in _finished(folder):
-        rows[row.model].append(row)
+        rows.setdefault(row.model, []).append(row)
     # STREAMRec comes first: what it took is TIGER's budget
     for name in sorted(names, key=lambda name: name != "STREAMRec"):
         if name in rows:
