@@ -14,7 +14,9 @@ import torch
 import yaml
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.dataloader import AbstractDataLoader
 from recbole.data.dataset import Dataset
+from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
 from recbole_stream.benchmark.results import Row, run_environment
@@ -27,7 +29,7 @@ from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.tokenizer.report import save_report
 
-__all__ = ["configure", "run_job"]
+__all__ = ["configure", "given_keys", "run_job", "train_job"]
 
 # keys of the run as a whole, which no model's configuration contains
 _RUN_KEYS = ("model", "dataset", "config_files", "output_dir", "resume")
@@ -50,12 +52,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
         model_class = get_model(name)
     except (ValueError, AttributeError):
         raise InputError(f"There is no model {name!r}: STREAMRec, TIGER and RecBole's models are there.") from None
-    given: dict[str, Any] = {}
-    for file in options.get("config_files") or []:
-        if not Path(file).is_file():
-            raise InputError(f"There is no configuration file {file}.")
-        given |= yaml.safe_load(Path(file).read_text()) or {}
-    given |= {key: value for key, value in options.items() if key not in _RUN_KEYS}
+    given = given_keys(options)
     # one command serves several models: a key has to mean something to one of them
     known = known_keys(name)
     check_keys(given, known.union(*map(known_keys, names)), name)
@@ -80,6 +77,20 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     return config
 
 
+def given_keys(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the user's files and, over them, of the command line; those of the run as a whole left out.
+
+    Raises:
+        InputError: a file that is not there.
+    """
+    given: dict[str, Any] = {}
+    for file in options.get("config_files") or []:
+        if not Path(file).is_file():
+            raise InputError(f"There is no configuration file {file}.")
+        given |= yaml.safe_load(Path(file).read_text()) or {}
+    return given | {key: value for key, value in options.items() if key not in _RUN_KEYS}
+
+
 def _own_yaml(name: str) -> dict[str, Any]:
     import recbole
 
@@ -87,38 +98,18 @@ def _own_yaml(name: str) -> dict[str, Any]:
     return yaml.safe_load(file.read_text()) if file.is_file() else {}
 
 
-def run_job(
-    config: Config,
-    folder: Path,
-    command: Sequence[str],
-    on_epoch: Callable[[int, float], None] | None = None,
-) -> list[Row]:
+def run_job(config: Config, folder: Path, command: Sequence[str]) -> list[Row]:
     """Train one model as RecBole's ``run_recbole`` does, and rank the test users once with every stage.
 
     Args:
         config: from :func:`configure`.
         folder: of the run.
         command: as it was typed, for the record.
-        on_epoch: called with the epoch and its validation metric after each validation; a tuner may raise from it.
 
     Returns:
         a row for each stage, the model's only one included.
     """
-    init_seed(config["seed"], config["reproducibility"])
-    init_logger(config)
-    logger = getLogger()
-    _log_into(folder / "run.log")
-    logger.info(config)
-    dataset = _load(config)
-    logger.info(dataset)
-    if not isinstance(dataset, SemanticIDDataset):  # which has checked it
-        check_users(dataset)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
-    init_seed(config["seed"], config["reproducibility"])
-    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
-    logger.info(model)
-    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
-
+    dataset, trainer, train_data, valid_data, test_data = _prepare(config, folder)
     environment = run_environment(command, config["device"])
     environment["configuration"] = config.final_config_dict
     if isinstance(trainer, GenerativeTrainer):
@@ -126,7 +117,7 @@ def run_job(
         save_report(dataset.semantic_ids.report, folder)
 
     began = time.perf_counter()
-    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=on_epoch)
+    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"])
     seconds = time.perf_counter() - began
     if isinstance(trainer, GenerativeTrainer):
         outcomes = [
@@ -150,12 +141,55 @@ def run_job(
                 test=_floats(test),
                 train_seconds=round(train_seconds, 1),
                 rank_seconds_per_1000_users=round(rank_seconds, 3),
-                parameters=_parameters(model),
+                parameters=_parameters(trainer.model),
                 final=final,
                 run=environment,
             )
         )
     return rows
+
+
+def train_job(config: Config, folder: Path, on_epoch: Callable[[int, float], None]) -> tuple[dict[str, float], str]:
+    """Train one model and leave the test split alone: all that a search may look at.
+
+    Args:
+        config: from :func:`configure`.
+        folder: of the run.
+        on_epoch: called after each validation with the number of epochs up to it, those of earlier stages included,
+            and the validation metric; a tuner may raise from it.
+
+    Returns:
+        the validation metrics of the best epoch, and its checkpoint.
+    """
+    _, trainer, train_data, valid_data, _ = _prepare(config, folder)
+
+    def counted(epoch: int, valid: float) -> None:
+        stages = trainer.stages if isinstance(trainer, GenerativeTrainer) else []
+        on_epoch(sum(stage.result.epochs for stage in stages) + epoch + 1, float(valid))
+
+    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=counted)
+    return _floats(trainer.best_valid_result), trainer.saved_model_file
+
+
+def _prepare(
+    config: Config, folder: Path
+) -> tuple[Dataset, Trainer, AbstractDataLoader, AbstractDataLoader, AbstractDataLoader]:
+    """Everything up to training: the dataset, the trainer with its model, the three splits."""
+    init_seed(config["seed"], config["reproducibility"])
+    init_logger(config)
+    logger = getLogger()
+    _log_into(folder / "run.log")
+    logger.info(config)
+    dataset = _load(config)
+    logger.info(dataset)
+    if not isinstance(dataset, SemanticIDDataset):  # which has checked it
+        check_users(dataset)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+    init_seed(config["seed"], config["reproducibility"])
+    model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
+    logger.info(model)
+    trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+    return dataset, trainer, train_data, valid_data, test_data
 
 
 def _load(config: Config) -> Dataset:
