@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import parse_command_line, quiet_argv
 from recbole_stream.host.runner import run
 
-__all__ = ["main"]
+__all__ = ["guarded", "main"]
 
 USAGE = """\
 python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
@@ -29,15 +29,28 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; returns the exit status: 0, 1 (failed), 2 (bad input) or 130 (interrupted)."""
+    """Train and compare models; returns the exit status."""
+    return guarded(arguments, USAGE, run)
+
+
+def guarded(
+    arguments: Sequence[str], usage: str, action: Callable[[dict[str, Any], list[str]], object]
+) -> int:
+    """Run one command; returns the exit status: 0, 1 (failed), 2 (bad input) or 130 (interrupted).
+
+    Args:
+        arguments: the command line without the script's name.
+        usage: printed where there are none, or where help is asked for.
+        action: given the keys with typed values, lists where lists are meant, and the command as it was typed.
+    """
     if not arguments or "--help" in arguments or "-h" in arguments:
-        print(USAGE)
+        print(usage)
         return 0 if arguments else 2
     debug = "--debug" in arguments
     try:
         options = parse_command_line([argument for argument in arguments if argument != "--debug"])
         with quiet_argv():
-            run(_lists(options), ["python", os.path.basename(sys.argv[0]), *arguments])
+            action(_lists(options), ["python", os.path.basename(sys.argv[0]), *arguments])
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
