@@ -112,6 +112,7 @@ RULES: dict[str, Rule] = {
     "max_train_seconds": _weight,
     "precision": one_of("auto", "bfloat16", "float32"),
     "resume_dir": optional(_text),
+    "save_seconds": _weight,
     "beam_size": _positive,
     "eval_batch_size": _positive,
 }

@@ -44,6 +44,7 @@ def apply() -> None:
         keep_rows_in_time_order,
         compare_our_dataset_keys,
         name_checkpoints_uniquely,
+        write_checkpoints_whole,
         parallel.train_on_several_cpus,
         parallel.make_folders_together,
         parallel.load_what_several_processes_trained,
@@ -178,6 +179,14 @@ def name_checkpoints_uniquely() -> None:
         return name[0]
 
     trainer.get_local_time = get_local_time
+
+
+def write_checkpoints_whole() -> None:
+    """A run killed while it writes its best checkpoint leaves half of one (trainer.py:308)."""
+    from recbole.trainer import Trainer
+
+    ours = "from recbole_stream.training.checkpoint import save_checkpoint; save_checkpoint(state, saved_model_file)"
+    edit(Trainer._save_checkpoint, {"torch.save(state, saved_model_file, pickle_protocol=4)": ours})
 
 
 # -- data --------------------------------------------------------------------

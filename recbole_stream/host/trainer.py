@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from recbole.config import Config
@@ -16,7 +15,7 @@ from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
-from recbole_stream.training.checkpoint import load_checkpoint, save_checkpoint
+from recbole_stream.host.resume import checkpoint_file, stage_progress
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
 from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
@@ -53,6 +52,7 @@ class GenerativeTrainer(Trainer):
         self.stages: list[Stage] = []
         self._final_weights: dict[str, torch.Tensor] = {}
         self.precision = _precision(config["precision"], self.device)
+        self.saved_model_file = checkpoint_file(config) or self.saved_model_file
 
     @property
     def final(self) -> Stage:
@@ -127,38 +127,27 @@ class GenerativeTrainer(Trainer):
         show_progress: bool,
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
-        folder = self.config["resume_dir"] if self.config["single_spec"] else None
-        file = Path(folder) / f"stage-{number}.pth" if folder else None
-        done = load_checkpoint(file.with_suffix(".done.pth")) if file else None
         self.model.objective = objective
         # each stage draws from a seed of its own, so that one taken up later draws the same
         torch.manual_seed(self.config["seed"] + number)
-        if done is None:
-            result = train_stage(
-                self.model.network,
-                objective,
-                schedule,
-                samples,
-                lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
-                self.valid_metric,
-                precision=self.precision,
-                writer=self.tensorboard,
-                resume_file=file,
-                on_epoch=callback_fn,
-                evaluate_first=evaluate_first,
-                show_progress=show_progress,
-            )
-            seconds = result.seconds + (self.stages[-1].seconds if self.stages else 0.0)
-            stage = Stage(result, self.saved_model_file.replace(".pth", f"-{result.name}.pth"), seconds)
-            self.best_valid_score = result.valid[self.valid_metric]
-            self._save_checkpoint(result.epoch, verbose=False, saved_model_file=stage.file)
-            if file:
-                save_checkpoint({"stage": stage, "network": self.model.network.state_dict()}, file.with_suffix(".done.pth"))
-                file.unlink(missing_ok=True)
-        else:
-            stage = done["stage"]
-            self.model.network.load_state_dict(done["network"])
-            self.logger.info(f"{stage.result.name}: finished before, taken from {file.with_suffix('.done.pth')}.")
+        result = train_stage(
+            self.model.network,
+            objective,
+            schedule,
+            samples,
+            lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
+            self.valid_metric,
+            precision=self.precision,
+            writer=self.tensorboard,
+            progress=stage_progress(self.config, number, self.model.fingerprint),
+            on_epoch=callback_fn,
+            evaluate_first=evaluate_first,
+            show_progress=show_progress,
+        )
+        seconds = result.seconds + (self.stages[-1].seconds if self.stages else 0.0)
+        stage = Stage(result, self.saved_model_file.replace(".pth", f"-{result.name}.pth"), seconds)
+        self.best_valid_score = result.valid[self.valid_metric]
+        self._save_checkpoint(result.epoch, verbose=False, saved_model_file=stage.file)
         self.stages.append(stage)
         if self.final is stage:
             self._final_weights = {name: value.clone() for name, value in self.model.state_dict().items()}

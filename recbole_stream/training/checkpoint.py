@@ -1,26 +1,46 @@
-"""Checkpoints that a kill cannot tear."""
+"""Checkpoints that a kill cannot tear, and how far a training has come."""
 
 from __future__ import annotations
 
 import os
+import random
+import time
+import zipfile
+from collections.abc import Callable
+from functools import partial
 from logging import getLogger
 from pathlib import Path
+from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+from recbole_stream.training.processes import every, from_first, is_first, processes, rank
+
+__all__ = ["Progress", "load_checkpoint", "random_state", "replace_file", "restore_random_state", "save_checkpoint"]
+
+
+def replace_file(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
+    """Let ``write`` fill a file so that ``path`` holds either the old content or the whole new one."""
+    path = Path(path)
+    os.replace(_beside(path, write), path)
 
 
 def save_checkpoint(state: dict, path: Path | str) -> None:
     """Write ``state`` so that ``path`` holds either the old checkpoint or the whole new one."""
-    path = Path(path)
+    replace_file(path, partial(torch.save, state, pickle_protocol=4))
+
+
+def _beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
+    """Have a file written completely beside its place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    # one name for all writers: what a kill leaves of it, the next one overwrites
+    temporary = path.with_name(f".{path.name}.new")
     with open(temporary, "wb") as file:
-        torch.save(state, file, pickle_protocol=4)
+        write(file)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    return temporary
 
 
 def load_checkpoint(path: Path | str) -> dict | None:
@@ -29,7 +49,90 @@ def load_checkpoint(path: Path | str) -> dict | None:
     if not path.exists():
         return None
     try:
+        # torch itself reads changed bytes without a word
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise zipfile.BadZipFile
         return torch.load(path, map_location="cpu", weights_only=False)
     except Exception as fault:  # torch raises many kinds for a torn file
         getLogger().warning(f"{path} cannot be read ({type(fault).__name__}) and is left aside.")
+        return None
+
+
+def random_state() -> dict[str, Any]:
+    """The states of all generators that a training draws from: Python's, NumPy's, torch's and the GPU's."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Undo what was drawn since :func:`random_state` gave ``state``."""
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+class Progress:
+    """How far a training has come: its last state on disk, and the one before.
+
+    The random states of all processes are kept with it and restored on loading; only the first process writes.
+
+    Args:
+        file: ``stage-0.pth``; the state before it is ``stage-0.previous.pth``.
+        owner: what the states belong to; those of another owner are refused.
+        seconds: see :meth:`due`.
+    """
+
+    def __init__(self, file: Path | str, owner: str = "", seconds: float = 600.0) -> None:
+        self.file = Path(file)
+        self.previous = self.file.with_suffix(f".previous{self.file.suffix}")
+        self.owner, self.seconds = owner, seconds
+        self._saved, self._good = time.monotonic(), False
+
+    def due(self) -> bool:
+        """Whether ``seconds`` have passed since the last state was saved, or since this object was made.
+
+        Never with several processes: they would have to agree on it after every batch.
+        """
+        return processes() == 1 and time.monotonic() - self._saved >= self.seconds
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep ``state`` and the random states; what was the last state becomes the previous one."""
+        randoms = every(random_state())
+        if is_first():
+            kept = {"owner": self.owner, "random": randoms, "state": state}
+            whole = _beside(self.file, partial(torch.save, kept, pickle_protocol=4))
+            # a kill between the two leaves the previous state alone; a file that load refused does not replace it
+            if self._good and self.file.exists():
+                os.replace(self.file, self.previous)
+            os.replace(whole, self.file)
+            self._good = True
+        self._saved = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The last state, or the previous one where that is torn or foreign; None if there is neither."""
+        kept = from_first(self._read)
+        if kept is None:
+            return None
+        restore_random_state(kept["random"][rank()])
+        return kept["state"]
+
+    def _read(self) -> dict[str, Any] | None:
+        for file in (self.file, self.previous):
+            kept = load_checkpoint(file)
+            if kept is None:
+                continue
+            if not isinstance(kept, dict) or kept.get("owner") != self.owner:
+                getLogger().warning(f"{file} belongs to another run and is left aside.")
+            elif len(kept["random"]) != processes():
+                getLogger().warning(f"{file} was kept by {len(kept['random'])} processes and is left aside.")
+            else:
+                self._good = file == self.file
+                return kept
         return None

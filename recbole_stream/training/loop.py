@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from logging import getLogger
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,8 @@ from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.model.memory import keep_freed_memory
-from recbole_stream.training.checkpoint import load_checkpoint, save_checkpoint
+from recbole_stream.training.checkpoint import Progress
+from recbole_stream.training.processes import from_first, processes, rank
 from recbole_stream.training.schedule import Schedule, WeightAverage, learning_rate_factor
 
 __all__ = ["Objective", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
@@ -51,7 +51,7 @@ class Objective:
         raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs beyond the model."""
+        """What a resumed run needs beyond the model, also between two batches: what :meth:`prepare` made is a part."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -94,7 +94,7 @@ def train_stage(
     *,
     precision: str = "float32",
     writer: SummaryWriter | None = None,
-    resume_file: Path | None = None,
+    progress: Progress | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
     evaluate_first: bool = False,
     show_progress: bool = True,
@@ -110,7 +110,7 @@ def train_stage(
         metric: which of them chooses the best epoch; larger is better.
         precision: ``float32`` or ``bfloat16``.
         writer: TensorBoard.
-        resume_file: progress is kept here after each epoch and taken up from here.
+        progress: kept after each epoch and, where it is due, between batches; taken up from here.
         on_epoch: called with the epoch and its validation metric, e.g. by a tuner that may stop the run.
         evaluate_first: let the model as it enters the stage compete for the best epoch.
         show_progress: progress bars.
@@ -119,41 +119,33 @@ def train_stage(
         TrainingDiverged: the loss is no longer a number.
     """
     keep_freed_memory()
-    logger, device = getLogger(), next(model.parameters()).device
-    parameters = [p for p in model.parameters() if p.requires_grad]
+    logger, parameters = getLogger(), [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
     steps = schedule.steps_per_epoch(len(samples))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(schedule, steps))
-    average = WeightAverage(parameters, schedule.ema)
-    result, best, first, waited = StageResult(objective.name, {}), None, 0, 0
+    run = _Run(model, objective, optimizer, scheduler, WeightAverage(parameters, schedule.ema), precision, progress)
+    result = run.result
 
-    state = load_checkpoint(resume_file) if resume_file else None
+    state = progress.load() if progress else None
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        average.load_state_dict(state["average"])
-        objective.load_state_dict(state["objective"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"])
-        result, best, first, waited = state["result"], state["best"], state["epoch"] + 1, state["waited"]
-        logger.info(f"{objective.name}: taken up again after epoch {state['epoch']}.")
+        run.load_state_dict(state)
+        result = run.result
+        logger.info(f"{objective.name}: taken up again after {run.epoch} epochs and {run.batch} batches.")
     elif evaluate_first:
         result.valid = evaluate()
-        best = _weights(model)
+        run.best = _weights(model)
         logger.info(f"{objective.name} enters with valid {metric} {result.valid[metric]:.4f}.")
 
-    began = time.perf_counter() - result.seconds
-    for epoch in range(first, schedule.epochs):
-        if waited > schedule.patience or 0 < schedule.max_seconds < result.seconds:
-            break
-        scalars = objective.prepare(epoch)
-        scalars |= _train_epoch(
-            model, objective, schedule, samples, optimizer, scheduler, average, epoch, precision, show_progress
-        )
+    run.began = time.perf_counter() - result.seconds
+    while run.epoch < schedule.epochs:
+        epoch = run.epoch
+        if run.scalars is None:  # not in the middle of it
+            if run.waited > schedule.patience or 0 < schedule.max_seconds < result.seconds:
+                break
+            run.scalars = objective.prepare(epoch)
+        scalars = run.scalars | _train_epoch(run, schedule, samples, show_progress)
         if not scalars["loss"] == scalars["loss"]:
             raise TrainingDiverged(
                 f"The loss of {objective.name} became NaN in epoch {epoch}: lower its learning rate, "
@@ -161,88 +153,123 @@ def train_stage(
             )
         message = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         if (epoch + 1) % schedule.eval_step == 0 or epoch + 1 == schedule.epochs:
-            with average.applied():
+            with run.average.applied():
                 valid = evaluate()
-                if best is None or valid[metric] > result.valid[metric]:
-                    result.valid, result.epoch, waited, best = valid, epoch, 0, _weights(model)
+                if run.best is None or valid[metric] > result.valid[metric]:
+                    result.valid, result.epoch, run.waited, run.best = valid, epoch, 0, _weights(model)
                 else:
-                    waited += 1
+                    run.waited += 1
             scalars["valid"] = valid[metric]
             message += f" | valid {metric} {valid[metric]:.4f} (best {result.valid[metric]:.4f})"
-        result.seconds, result.epochs = time.perf_counter() - began, epoch + 1
+        result.epochs = epoch + 1
         result.curves.append(scalars)
+        run.begin(epoch + 1)
+        run.keep()
         logger.info(f"{objective.name} epoch {epoch} [{result.seconds:.0f}s] {message}")
         if writer is not None:
             for name, value in scalars.items():
                 writer.add_scalar(f"{objective.name}/{name}", value, epoch)
-        if resume_file:
-            save_checkpoint(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "average": average.state_dict(),
-                    "objective": objective.state_dict(),
-                    "rng": torch.get_rng_state(),
-                    "cuda_rng": torch.cuda.get_rng_state() if device.type == "cuda" else None,
-                    "result": result,
-                    "best": best,
-                    "epoch": epoch,
-                    "waited": waited,
-                },
-                resume_file,
-            )
         if on_epoch is not None and "valid" in scalars:
             on_epoch(epoch, valid[metric])
-    if best is not None:
-        model.load_state_dict(best)
+    if run.best is not None:
+        model.load_state_dict(run.best)
     model.eval()
     return result
 
 
-def _train_epoch(
-    model: nn.Module,
-    objective: Objective,
-    schedule: Schedule,
-    samples: Samples,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    average: WeightAverage,
-    epoch: int,
-    precision: str,
-    show_progress: bool,
-) -> dict[str, float]:
-    """One pass; returns the mean of each scalar over the optimiser steps."""
-    device = next(model.parameters()).device
-    processes, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    model.train()
-    rows = samples.shuffled(schedule.batch_size, schedule.seed + epoch)[: schedule.batches_per_epoch(len(samples))]
-    sums: dict[str, Tensor] = {}
-    steps = 0
-    for chosen in tqdm(rows, desc=f"{objective.name} {epoch:>3}", ncols=100, disable=not show_progress, leave=False):
-        # several processes share each batch, so that they take the steps that one would take
-        own = chosen[rank::processes] if len(chosen) >= processes else chosen
-        losses = objective.losses(samples.batch(own))
-        while True:
-            with autocast(device, precision):
-                step = next(losses, None)
-            if step is None:
-                break
-            loss, scalars = step
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if processes > 1:
-                _average_gradients(parameters, len(own))
-            norm = nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm)
-            optimizer.step()
-            scheduler.step()
-            average.update()
-            # sums stay on the device: reading them here would make every step wait for it
-            for name, value in {"loss": loss, **scalars, "gradient_norm": norm}.items():
-                sums[name] = sums.get(name, 0) + value.detach()
-            steps += 1
-    return {name: float(value) / steps for name, value in sums.items()}
+class _Run:
+    """All that changes while a stage trains, and so all that is kept of it.
+
+    Attributes:
+        result: so far.
+        best: the weights of its epoch.
+        waited: validations since.
+        epoch: that has begun or comes next.
+        batch: batches of it that are done.
+        scalars: what its preparation gave; None where it has not begun.
+        steps, sums: optimiser steps in it, and the sum of each scalar over them.
+        began: when the stage would have, had it never been interrupted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        average: WeightAverage,
+        precision: str,
+        progress: Progress | None,
+    ) -> None:
+        self.model, self.objective, self.precision, self.progress = model, objective, precision, progress
+        self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
+        self.result, self.best, self.waited = StageResult(objective.name, {}), None, 0
+        self.began = time.perf_counter()
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Stand before an epoch."""
+        self.epoch, self.batch, self.steps, self.sums, self.scalars = epoch, 0, 0, {}, None
+
+    def keep(self) -> None:
+        """Note the time, the same in all processes, and write the progress file."""
+        self.result.seconds = from_first(lambda: time.perf_counter() - self.began)
+        if self.progress is not None:
+            self.progress.save(self.state_dict())
+
+    _PARTS = ("model", "optimizer", "scheduler", "average", "objective")
+    _VALUES = ("result", "best", "waited", "epoch", "batch", "steps", "sums", "scalars")
+
+    def state_dict(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self._VALUES}
+        return values | {name: getattr(self, name).state_dict() for name in self._PARTS}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in self._PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in self._VALUES:
+            setattr(self, name, state[name])
+        device = next(self.model.parameters()).device
+        self.sums = {name: value.to(device) for name, value in self.sums.items()}
+
+
+def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress: bool) -> dict[str, float]:
+    """The rest of an epoch; returns the mean of each scalar over all its optimiser steps."""
+    device = next(run.model.parameters()).device
+    count, number = processes(), rank()
+    parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
+    run.model.train()
+    rows = samples.shuffled(schedule.batch_size, schedule.seed + run.epoch)[: schedule.batches_per_epoch(len(samples))]
+    description = f"{run.objective.name} {run.epoch:>3}"
+    bar = tqdm(desc=description, total=len(rows), initial=run.batch, ncols=100, disable=not show_progress, leave=False)
+    with bar:
+        for chosen in rows[run.batch :]:
+            # several processes share each batch, so that they take the steps that one would take
+            own = chosen[number::count] if len(chosen) >= count else chosen
+            losses = run.objective.losses(samples.batch(own))
+            while True:
+                with autocast(device, run.precision):
+                    step = next(losses, None)
+                if step is None:
+                    break
+                loss, scalars = step
+                run.optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                if count > 1:
+                    _average_gradients(parameters, len(own))
+                norm = nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm)
+                run.optimizer.step()
+                run.scheduler.step()
+                run.average.update()
+                # sums stay on the device: reading them here would make every step wait for it
+                for name, value in {"loss": loss, **scalars, "gradient_norm": norm}.items():
+                    run.sums[name] = run.sums.get(name, 0) + value.detach()
+                run.steps += 1
+            run.batch += 1
+            bar.update()
+            if run.progress is not None and run.progress.due():
+                run.keep()
+    return {name: float(value) / run.steps for name, value in run.sums.items()}
 
 
 def _average_gradients(parameters: list[nn.Parameter], samples: int) -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from helpers import catalogue, make_samples, random_histories, sequence_log_prob, streamrec
 
 from recbole_stream.decoding.rank import item_log_probs
+from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.finetune import Finetune, FinetuneOptions, trace_statistics
 from recbole_stream.training.loop import train_stage
 from recbole_stream.training.losses import dpo_loss, quantisation_loss, state_contrast
@@ -198,7 +199,7 @@ class TestStage:
         schedule = Schedule(epochs=6, learning_rate=0.01, batch_size=20, weight_decay=0.1, ema=0.5)
         return train_stage(
             model, objective, schedule, self.samples, evaluate, "likelihood",
-            resume_file=resume_file, precision=precision, show_progress=False,
+            progress=resume_file and Progress(resume_file), precision=precision, show_progress=False,
         )  # fmt: skip
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

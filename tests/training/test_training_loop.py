@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.rank import rank_items
 from recbole_stream.decoding.trie import Trie
+from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.loop import Objective, TrainingDiverged, train_stage
 from recbole_stream.training.pretrain import Direct
 from recbole_stream.training.schedule import Schedule
@@ -71,7 +72,7 @@ class Scripted(Objective):
 def scripted(objective, values, epochs=10, **changes):
     """A stage over 4 samples in batches of 2, whose validation gives ``values``; result and calls."""
     samples = make_samples(torch.ones(4, 1, dtype=torch.long), torch.tensor([1, 2, 3, 4]))
-    names = ("evaluate_first", "resume_file", "on_epoch", "writer")
+    names = ("evaluate_first", "progress", "on_epoch", "writer")
     keywords = {name: changes.pop(name) for name in names if name in changes}
     seen = []
 
@@ -211,16 +212,17 @@ class TestResume:
         samples_per_epoch=120, seed=3,
     )  # fmt: skip  # 5 batches an epoch
 
-    def run(self, model, objective, resume_file):
+    def run(self, model, objective, resume_file, seconds=600.0):
         evaluate = accuracy(model, self.samples)
         return train_stage(
             model, objective, self.schedule, self.samples, evaluate, "recall@1",
-            resume_file=resume_file, evaluate_first=True, show_progress=False,
+            progress=resume_file and Progress(resume_file, seconds=seconds), evaluate_first=True, show_progress=False,
         )  # fmt: skip
 
     @pytest.mark.parametrize("batches", [7, 23])
     @pytest.mark.parametrize("dropout", [0.0, 0.2])
-    def test_ends_as_if_it_had_not_been_killed(self, tmp_path, batches, dropout):
+    @pytest.mark.parametrize("seconds", [0.0, 600.0])
+    def test_ends_as_if_it_had_not_been_killed(self, tmp_path, batches, dropout, seconds):
         model = tiger(CODES, SIZES, dropout=dropout)
         torch.manual_seed(0)
         whole = self.run(model, Direct(model, 0.1), None)
@@ -228,14 +230,14 @@ class TestResume:
         killed = tiger(CODES, SIZES, dropout=dropout)
         torch.manual_seed(0)
         with pytest.raises(KeyboardInterrupt):
-            self.run(killed, Killed(killed, batches), tmp_path / "state.pth")
+            self.run(killed, Killed(killed, batches), tmp_path / "state.pth", seconds)
 
         torch.manual_seed(77)
         again = tiger(CODES, SIZES, dropout=dropout, seed=9)
         rest = Killed(again, 1000)
-        result = self.run(again, rest, tmp_path / "state.pth")
-        # 25 batches in all, of which the finished epochs are not repeated
-        assert 1000 - rest.left == 25 - batches // 5 * 5
+        result = self.run(again, rest, tmp_path / "state.pth", seconds)
+        # 25 batches in all, of which the finished epochs, or all finished batches, are not repeated
+        assert 1000 - rest.left == 25 - (batches if seconds == 0 else batches // 5 * 5)
         assert same(weights(again), weights(model))
         assert (result.valid, result.epoch, result.epochs) == (whole.valid, whole.epoch, whole.epochs)
         assert result.curves == whole.curves
@@ -254,9 +256,9 @@ class TestResume:
 
         file = tmp_path / "state.pth"
         with pytest.raises(KeyboardInterrupt):
-            scripted(Scripted(), [0.3, 0.2], resume_file=file, on_epoch=kill)
+            scripted(Scripted(), [0.3, 0.2], progress=Progress(file), on_epoch=kill)
         objective = Scripted()
         # epoch 1 was the first without a new best; with patience 1, epoch 2 is the last
-        result, seen = scripted(objective, [0.1], resume_file=file)
+        result, seen = scripted(objective, [0.1], progress=Progress(file))
         assert (result.epoch, result.epochs, len(seen)) == (0, 3, 1)
         assert result.valid == {"ndcg": 0.3, "calls": 1.0}

@@ -6,6 +6,7 @@ from helpers import catalogue, make_samples, next_log_probs, random_histories, s
 from recbole_stream.decoding.rank import item_log_probs
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
+from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.grpo import group_advantages
 from recbole_stream.training.loop import autocast, train_stage
 from recbole_stream.training.reinforce import REWARDS, Reinforce, ReinforceOptions
@@ -244,7 +245,7 @@ class TestStage:
         )
         return train_stage(
             model, objective, schedule, self.samples, evaluate, "likelihood",
-            resume_file=resume_file, evaluate_first=True, show_progress=False,
+            progress=resume_file and Progress(resume_file), evaluate_first=True, show_progress=False,
         )  # fmt: skip
 
     def test_learns_what_is_rewarded(self):

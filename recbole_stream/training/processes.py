@@ -1,0 +1,63 @@
+"""One training in several processes: who is first, what all agree on, what they add up.
+
+Every function also serves a single process, for which it does next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["add_up", "every", "from_first", "is_first", "processes", "rank"]
+
+T = TypeVar("T")
+
+
+def processes() -> int:
+    """How many share this training."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this one is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this process writes the files."""
+    return rank() == 0
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What ``make`` gives in the first process, in all of them; its exception too."""
+    if processes() == 1:
+        return make()
+    outcome: list[Any] = [None, None]
+    if is_first():
+        try:
+            outcome[0] = make()
+        except Exception as fault:
+            outcome[1] = fault
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
+def every(value: T) -> list[T]:
+    """The value of each process, in the order of their ranks."""
+    if processes() == 1:
+        return [value]
+    values: list[Any] = [None] * processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def add_up(tensor: Tensor) -> Tensor:
+    """The sum over all processes, in place."""
+    if processes() > 1:
+        dist.all_reduce(tensor)
+    return tensor
