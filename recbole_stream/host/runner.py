@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from logging import getLogger
@@ -60,6 +61,8 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
         rows[name] = run_job(config, folder, command)
         _write([row for model in names for row in rows.get(model, [])], folder)
     ordered = [row for name in names for row in rows[name]]
+    _write(ordered, folder)  # a kill may have come between the results and their tables
+    shutil.rmtree(folder / "progress", ignore_errors=True)
     print("\n" + text_table(ordered) + f"\n\nWritten to {folder}", flush=True)
     return ordered
 
