@@ -30,6 +30,7 @@ setup(
         "pyyaml",
         "tensorboard",
         "matplotlib",
+        "pyarrow",
         "sentence-transformers",
         "transformers",
         "texttable",

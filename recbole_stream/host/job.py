@@ -19,12 +19,16 @@ from recbole.data.dataset import Dataset
 from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
+from recbole_stream.benchmark.curves import curves_file, write_curves
+from recbole_stream.benchmark.ranks import ranks_file, write_ranks
 from recbole_stream.benchmark.results import Row, run_environment
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_users
 from recbole_stream.host.configuration import check_keys, known_keys, properties_dir
 from recbole_stream.host.dataset import SemanticIDDataset
 from recbole_stream.host.models import STREAMRec, TIGER
+from recbole_stream.host.outcomes import Watch, outcomes_of
+from recbole_stream.host.ranking import describe_users, rank_users
 from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.tokenizer.report import save_report
@@ -116,33 +120,33 @@ def run_job(config: Config, folder: Path, command: Sequence[str]) -> list[Row]:
         environment["encoder"] = dataset.encoder
         save_report(dataset.semantic_ids.report, folder)
 
-    began = time.perf_counter()
-    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"])
-    seconds = time.perf_counter() - began
-    if isinstance(trainer, GenerativeTrainer):
-        outcomes = [
-            (stage.result.name, stage.result.valid, stage.seconds, stage.file, stage is trainer.final)
-            for stage in trainer.stages
-        ]
-    else:
-        outcomes = [("", trainer.best_valid_result, seconds, trainer.saved_model_file, True)]
-    rows = []
-    for stage, valid, train_seconds, file, final in outcomes:
+    watch = Watch()
+    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=watch)
+    outcomes = outcomes_of(trainer, watch)
+    name, seed = config["model"], config["seed"]
+    write_curves(curves_file(folder, name, seed), [outcome.record() for outcome in outcomes])
+
+    users = describe_users(train_data, valid_data, test_data)
+    rows, train_seconds = [], 0.0
+    for outcome in outcomes:
+        train_seconds += outcome.seconds
         began = time.perf_counter()
-        test = trainer.evaluate(test_data, load_best_model=True, model_file=file, show_progress=config["show_progress"])
+        test, ranks, depth = rank_users(trainer, test_data, outcome.file, config["show_progress"])
         rank_seconds = (time.perf_counter() - began) / len(test_data._dataset) * 1000
+        if users is not None:
+            write_ranks(ranks_file(folder, name, outcome.stage, seed), users, ranks.numpy(), depth)
         rows.append(
             Row(
-                model=config["model"],
-                stage="" if config["model"] == "TIGER" else stage,
+                model=name,
+                stage=outcome.stage,
                 dataset=config["dataset"],
-                seed=config["seed"],
-                valid=_floats(valid),
+                seed=seed,
+                valid=_floats(outcome.valid),
                 test=_floats(test),
                 train_seconds=round(train_seconds, 1),
                 rank_seconds_per_1000_users=round(rank_seconds, 3),
                 parameters=_parameters(trainer.model),
-                final=final,
+                final=outcome.final,
                 run=environment,
             )
         )
