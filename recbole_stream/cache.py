@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 __all__ = ["cached_arrays", "content_hash"]
 
@@ -43,9 +44,10 @@ def cached_arrays(
 ) -> tuple[Arrays, dict]:
     """Arrays and a JSON-able description stored as `<cache_dir>/<kind>-<key>.npz`, computed where absent.
 
-    The file is written beside its place and renamed into it, so that a reader
-    never sees half of it and of two writers the last one wins. A file that
-    cannot be read (torn, or not ours) is computed again and replaced.
+    Of several processes that want the same at once, one computes and the others
+    wait for it. The file is written beside its place and renamed into it, so
+    that a reader never sees half of it. A file that cannot be read (torn, or not
+    ours) is computed again and replaced.
 
     Args:
         cache_dir: folder, made where it does not exist; None computes without storing.
@@ -59,27 +61,39 @@ def cached_arrays(
     if cache_dir is None:
         return compute()
     path = Path(cache_dir) / f"{kind}-{key}.npz"
-    if path.exists():
-        try:
-            stored = _read(path)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            logging.getLogger().warning("%s cannot be read (%s); it is computed again.", path, error)
-        else:
-            logging.getLogger().info("Read %s from %s", kind, path)
+    stored = _read(path, kind)
+    if stored is not None:
+        return stored
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f"{path.name}.lock")
+    try:
+        with FileLock(lock):
+            stored = _read(path, kind)  # by whoever held the lock before
+            if stored is None:
+                stored = compute()
+                _write(path, *stored)
             return stored
-    arrays, info = compute()
-    _write(path, arrays, info)
+    finally:
+        # a process that comes between takes a new lock, and finds what was written
+        lock.unlink(missing_ok=True)
+
+
+def _read(path: Path, kind: str) -> tuple[Arrays, dict] | None:
+    """What is stored, None where there is nothing that can be read."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        info = json.loads(arrays.pop(_INFO).item())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        logging.getLogger().warning("%s cannot be read (%s); it is computed again.", path, error)
+        return None
+    logging.getLogger().info("Read %s from %s", kind, path)
     return arrays, info
 
 
-def _read(path: Path) -> tuple[Arrays, dict]:
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    return arrays, json.loads(arrays.pop(_INFO).item())
-
-
 def _write(path: Path, arrays: Arrays, info: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
