@@ -30,6 +30,7 @@ from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.outcomes import Watch, outcomes_of
 from recbole_stream.host.ranking import describe_users, rank_users
 from recbole_stream.host.registration import dataset_files
+from recbole_stream.host.resume import fit
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.tokenizer.report import save_report
 
@@ -62,14 +63,14 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     check_keys(given, known.union(*map(known_keys, names)), name)
     given = {key: value for key, value in given.items() if key in known}
     given["checkpoint_dir"] = str(folder / "checkpoints")
+    given["resume_dir"] = str(folder / "progress" / name)
 
     files = []
     if model_class.type == ModelType.SEQUENTIAL:
         preset = given.get("preset", "default")
         files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, preset)]
-    if issubclass(model_class, (TIGER, STREAMRec)):
-        given["resume_dir"] = str(folder / "progress" / name)
-    elif model_class.type == ModelType.SEQUENTIAL and given.get("loss_type", _own_yaml(name).get("loss_type")) == "CE":
+    ours = issubclass(model_class, (TIGER, STREAMRec))
+    if not ours and model_class.type == ModelType.SEQUENTIAL and given.get("loss_type", _own_yaml(name).get("loss_type")) == "CE":
         given.setdefault("train_neg_sample_args", None)  # RecBole insists; cross-entropy takes no negatives
     config = Config(
         model=name,
@@ -102,13 +103,16 @@ def _own_yaml(name: str) -> dict[str, Any]:
     return yaml.safe_load(file.read_text()) if file.is_file() else {}
 
 
-def run_job(config: Config, folder: Path, command: Sequence[str]) -> list[Row]:
+def run_job(
+    config: Config, folder: Path, command: Sequence[str], tokenizer_folder: Path | None = None
+) -> list[Row]:
     """Train one model as RecBole's ``run_recbole`` does, and rank the test users once with every stage.
 
     Args:
         config: from :func:`configure`.
         folder: of the run.
         command: as it was typed, for the record.
+        tokenizer_folder: where the report on the semantic IDs goes, by default into the run's folder.
 
     Returns:
         a row for each stage, the model's only one included.
@@ -118,10 +122,10 @@ def run_job(config: Config, folder: Path, command: Sequence[str]) -> list[Row]:
     environment["configuration"] = config.final_config_dict
     if isinstance(trainer, GenerativeTrainer):
         environment["encoder"] = dataset.encoder
-        save_report(dataset.semantic_ids.report, folder)
+        save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
 
     watch = Watch()
-    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=watch)
+    fit(trainer, train_data, valid_data, watch, watch)
     outcomes = outcomes_of(trainer, watch)
     name, seed = config["model"], config["seed"]
     write_curves(curves_file(folder, name, seed), [outcome.record() for outcome in outcomes])
@@ -171,7 +175,7 @@ def train_job(config: Config, folder: Path, on_epoch: Callable[[int, float], Non
         stages = trainer.stages if isinstance(trainer, GenerativeTrainer) else []
         on_epoch(sum(stage.result.epochs for stage in stages) + epoch + 1, float(valid))
 
-    trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=counted)
+    fit(trainer, train_data, valid_data, counted)
     return _floats(trainer.best_valid_result), trainer.saved_model_file
 
 

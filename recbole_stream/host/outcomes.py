@@ -60,6 +60,14 @@ class Watch:
     def __call__(self, epoch: int, valid: float) -> None:
         self.epochs[epoch] = float(valid), self.seconds
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs, whose time goes on where it was killed."""
+        return {"epochs": self.epochs, "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Undo :meth:`state_dict`."""
+        self.epochs, self._began = state["epochs"], time.perf_counter() - state["seconds"]
+
 
 def outcomes_of(trainer: Trainer, watch: Watch) -> list[Outcome]:
     """The stages of a training that has just ended.

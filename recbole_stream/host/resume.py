@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from recbole.config import Config
@@ -28,6 +28,14 @@ __all__ = ["checkpoint_file", "fit", "stage_progress"]
 # keys that may change between a run and its resumption: where things lie, and what is shown
 _PLACES = ("checkpoint_dir", "resume_dir", "data_path", "cache_dir", "gpu_id", "local_rank", "offset", "ip", "port")
 _SHOWN = ("state", "verbose", "show_progress", "save_seconds")
+
+
+class Stateful(Protocol):
+    """What can be kept and taken up again."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 def checkpoint_file(config: Config) -> str | None:
@@ -51,15 +59,19 @@ def stage_progress(config: Config, number: int, fingerprint: str) -> Progress | 
     """
     if not config["resume_dir"]:
         return None
-    file = Path(config["resume_dir"]) / f"stage-{number}.pth"
-    return Progress(file, _owner(config, fingerprint), config["save_seconds"])
+    return Progress(_file(config, f"stage-{number}"), _owner(config, fingerprint), config["save_seconds"])
+
+
+def _file(config: Config, part: str) -> Path:
+    return Path(config["resume_dir"]) / f"seed{config['seed']}-{part}.pth"
 
 
 def fit(
     trainer: Trainer,
     train_data: AbstractDataLoader,
     valid_data: AbstractDataLoader,
-    watch: Any,
+    callback: Callable[[int, float], None],
+    beside: Stateful | None = None,
 ) -> None:
     """Train as ``Trainer.fit`` does, and keep how far it came where the configuration names a ``resume_dir``.
 
@@ -69,16 +81,17 @@ def fit(
     Args:
         trainer: of one of our models, which keep their stages themselves, or of RecBole's.
         train_data, valid_data: its data.
-        watch: called with the epoch and its validation metric after each validation; its ``state_dict`` is kept too.
+        callback: called with the epoch and its validation metric after each validation.
+        beside: what is kept beside the training of RecBole's models.
     """
     config = trainer.config
-    named = {"saved": True, "show_progress": config["show_progress"], "callback_fn": watch}
+    named = {"saved": True, "show_progress": config["show_progress"], "callback_fn": callback}
     if not config["resume_dir"] or type(trainer).fit is not Trainer.fit:
         trainer.fit(train_data, valid_data, **named)
         return
     trainer.saved_model_file = checkpoint_file(config)
-    progress = Progress(Path(config["resume_dir"]) / "epochs.pth", _owner(config, f"{len(train_data._dataset)} samples"))
-    kept = _Kept(trainer, (train_data, valid_data), watch)
+    progress = Progress(_file(config, "epochs"), _owner(config, f"{len(train_data._dataset)} samples"))
+    kept = _Kept(trainer, (train_data, valid_data), beside)
     state = progress.load()
     if state is not None:
         kept.load_state_dict(state)
@@ -97,7 +110,7 @@ def fit(
     try:
         trainer.fit(train_data, valid_data, **named)
     finally:
-        trainer._train_epoch = stock
+        del trainer._train_epoch  # the class's again
     progress.save(kept.state_dict(trainer.epochs, ended=True))
 
 
@@ -106,8 +119,8 @@ class _Kept:
 
     _VALUES = ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict")
 
-    def __init__(self, trainer: Trainer, loaders: tuple[AbstractDataLoader, ...], watch: Any) -> None:
-        self.trainer, self.loaders, self.watch = trainer, loaders, watch
+    def __init__(self, trainer: Trainer, loaders: tuple[AbstractDataLoader, ...], beside: Stateful | None) -> None:
+        self.trainer, self.loaders, self.beside = trainer, loaders, beside
 
     def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         for name, value in vars(self.trainer).items():  # some trainers have several
@@ -126,7 +139,7 @@ class _Kept:
             "values": {name: getattr(trainer, name) for name in self._VALUES},
             # what a loader shuffles by, and what its workers draw by
             "loaders": [loader.generator.get_state() for loader in self.loaders],
-            "watch": self.watch.state_dict(),
+            "beside": self.beside.state_dict() if self.beside else None,
             "best": best.read_bytes() if best.exists() else None,
         }
 
@@ -141,7 +154,8 @@ class _Kept:
             setattr(trainer, name, value)
         for loader, generator in zip(self.loaders, state["loaders"]):
             loader.generator.set_state(generator)
-        self.watch.load_state_dict(state["watch"])
+        if self.beside:
+            self.beside.load_state_dict(state["beside"])
         if state["best"] is not None and is_first():  # the file may be of an epoch that is trained again
             replace_file(trainer.saved_model_file, lambda file: file.write(state["best"]))
 
