@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,11 +12,36 @@ __all__ = ["Batch", "Samples"]
 
 @dataclass
 class Batch:
-    """histories [B, L] (0 is padding, on the right; L is the longest of the batch), targets [B], rows [B]."""
+    """Samples of one optimiser step: all of them, or those that fall to this one of several processes.
+
+    Attributes:
+        histories: item ids [B, L]; 0 is padding, on the right; L is the longest of the batch.
+        targets: the next item [B].
+        rows: numbers of the samples [B].
+        part: where they stand among all samples of the step.
+        whole: how many those are, at least B.
+    """
 
     histories: Tensor
     targets: Tensor
     rows: Tensor
+    part: slice = field(default_factory=lambda: slice(None))
+    whole: int = 0
+
+    def __post_init__(self) -> None:
+        self.whole = self.whole or len(self.rows)
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes have other samples of this step."""
+        return self.whole > len(self.rows)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Random numbers from [0, 1) for each sample, [B, *shape].
+
+        Processes in the same random state draw those that one process would for all samples of the step.
+        """
+        return torch.rand(self.whole, *shape, device=self.rows.device)[self.part]
 
 
 @dataclass
@@ -46,11 +71,12 @@ class Samples:
         """
         return Samples(self.histories.to(device), self.lengths.cpu(), self.targets.to(device))
 
-    def batch(self, rows: Tensor) -> Batch:
-        """The samples ``rows`` ([B], on the CPU), trimmed to the longest history among them."""
+    def batch(self, rows: Tensor, part: slice = slice(None)) -> Batch:
+        """The ``part`` of the samples ``rows`` (on the CPU), trimmed to the longest history in it."""
+        whole, rows = len(rows), rows[part]
         longest = int(self.lengths[rows].max())
         rows = rows.to(self.targets.device, non_blocking=True)
-        return Batch(self.histories[rows, :longest], self.targets[rows], rows)
+        return Batch(self.histories[rows, :longest], self.targets[rows], rows, part, whole)
 
     def ordered(self, batch_size: int) -> list[Batch]:
         """Every sample once, shortest first: for passes in which the order does not matter."""

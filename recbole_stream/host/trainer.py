@@ -18,6 +18,7 @@ from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.resume import checkpoint_file, stage_progress
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
+from recbole_stream.training.processes import add_up, from_first, processes, rank
 from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
 from recbole_stream.training.schedule import Schedule
 
@@ -162,25 +163,26 @@ class GenerativeTrainer(Trainer):
     ) -> dict[str, float] | None:
         """As RecBole's ``Trainer.evaluate``, without its [users, items] matrices where top-k suffices.
 
-        Of several processes each ranks all users, so that every user counts exactly once. Metrics that need
-        more than the ranks of the targets take RecBole's own way.
+        Several processes share the users, of whom each counts exactly once. Metrics that need more than the ranks
+        of the targets take RecBole's own way.
         """
         register = self.eval_collector.register
         dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
         if dense or not isinstance(eval_data, FullSortEvalDataLoader):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
+            from_first(lambda: None)  # which has written it by then
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
         self.model.eval()
         samples, top = samples_of(eval_data._dataset).to(self.device), max(self.config["topk"])
         hits = torch.zeros(len(samples), top + 1, dtype=torch.int, device=self.device)
-        hits[:, top] = 1  # one target a user
-        batches = samples.ordered(self.test_batch_size)
+        batches = samples.ordered(self.test_batch_size)[rank() :: processes()]
         for batch in tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False):
             items, _ = self.model.rank(batch.histories, top)
             found = (items[:, :top] == batch.targets[:, None]).int()
             hits[batch.rows, : found.shape[1]] = found
+        add_up(hits)[:, top] = 1  # one target a user
         self.eval_collector.data_struct.update_tensor("rec.topk", hits)
         return self.evaluator.evaluate(self.eval_collector.get_data_struct())
 

@@ -17,6 +17,7 @@ from recbole_stream.decoding.beam import score_items
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective, autocast
 from recbole_stream.training.losses import dpo_loss, quantisation_loss, state_contrast, token_cross_entropy
+from recbole_stream.training.processes import add_up, every_row, processes, rank
 
 __all__ = ["Finetune", "FinetuneOptions", "trace_statistics"]
 
@@ -105,14 +106,14 @@ class Finetune(Objective):
         if epoch % self.options.round_epochs or epoch // self.options.round_epochs >= self.options.rounds:
             return {}
         self.model.eval()
-        self.traces = torch.empty(len(self.samples), self.options.steps, dtype=torch.long, device=self.similar.device)
-        own = torch.empty_like(self.traces, dtype=torch.bool)
-        batches = self.samples.ordered(4 * self.batch_size)
+        self.traces = torch.zeros(len(self.samples), self.options.steps, dtype=torch.long, device=self.similar.device)
+        own = torch.zeros_like(self.traces)
+        batches = self.samples.ordered(4 * self.batch_size)[rank() :: processes()]
         for batch in tqdm(batches, desc="collect", ncols=100, disable=not self.show_progress, leave=False):
             with autocast(self.traces.device, self.precision):
-                self.traces[batch.rows], own[batch.rows] = self.model.collect(
-                    batch.histories, batch.targets, self.options.steps
-                )
+                self.traces[batch.rows], leaks = self.model.collect(batch.histories, batch.targets, self.options.steps)
+            own[batch.rows] = leaks.long()
+        add_up(self.traces), add_up(own)  # each process has zeros where others have collected
         statistics = trace_statistics(self.traces, self.model.tokens.vocabulary)
         scalars = {name: float(value) for name, value in statistics.items()}
         scalars["leak"] = float(own.float().mean())  # share of tokens that are the target's own codes
@@ -143,7 +144,7 @@ class Finetune(Objective):
         # the target and, for Eq. 16-18, one similar item, both after the same reasoning
         items = batch.targets[:, None]
         if options.dpo_weight:
-            pick = torch.randint(self.similar.shape[1], (len(items), 1), device=items.device)
+            pick = (batch.uniform(1) * self.similar.shape[1]).long()
             items = torch.cat([items, self.similar[batch.targets].gather(1, pick)], 1)
         labels = tokens.table[items]  # [B, C, m]
         after, _ = model.decoder.stack(tokens.embedding(labels[..., :-1]), memory, cache.as_shared())
@@ -165,7 +166,10 @@ class Finetune(Objective):
             quant = quantisation_loss(residuals, thinking, options.quant_beta)
             loss, scalars["quant"] = loss + options.quant_weight * quant, quant
         if options.state_weight:
-            state = state_contrast(states[:, 1:], t, batch.targets, options.state_temperature)
+            # batch-mates that fell to other processes are negatives too
+            state = state_contrast(
+                states[:, 1:], every_row(t, batch), every_row(batch.targets, batch), options.state_temperature, batch.part
+            )
             loss, scalars["state"] = loss + options.state_weight * state, state
 
         with torch.no_grad():

@@ -15,7 +15,6 @@ from logging import getLogger
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from tqdm import tqdm
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.model.memory import keep_freed_memory
 from recbole_stream.training.checkpoint import Progress
-from recbole_stream.training.processes import from_first, processes, rank
+from recbole_stream.training.processes import add_up, from_first, processes, rank
 from recbole_stream.training.schedule import Schedule, WeightAverage, learning_rate_factor
 
 __all__ = ["Objective", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
@@ -245,8 +244,10 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
     with bar:
         for chosen in rows[run.batch :]:
             # several processes share each batch, so that they take the steps that one would take
-            own = chosen[number::count] if len(chosen) >= count else chosen
-            losses = run.objective.losses(samples.batch(own))
+            part = slice(number, None, count) if len(chosen) >= count else slice(None)
+            batch = samples.batch(chosen, part)
+            share = len(batch.rows) / len(chosen) if batch.shared else 1 / count
+            losses = run.objective.losses(batch)
             while True:
                 with autocast(device, run.precision):
                     step = next(losses, None)
@@ -254,31 +255,29 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
                     break
                 loss, scalars = step
                 run.optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                (share * loss).backward()
                 if count > 1:
-                    _average_gradients(parameters, len(own))
+                    _add_up_gradients(parameters)
                 norm = nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm)
                 run.optimizer.step()
                 run.scheduler.step()
                 run.average.update()
                 # sums stay on the device: reading them here would make every step wait for it
                 for name, value in {"loss": loss, **scalars, "gradient_norm": norm}.items():
-                    run.sums[name] = run.sums.get(name, 0) + value.detach()
+                    run.sums[name] = run.sums.get(name, 0) + share * value.detach()
                 run.steps += 1
             run.batch += 1
             bar.update()
             if run.progress is not None and run.progress.due():
                 run.keep()
-    return {name: float(value) / run.steps for name, value in run.sums.items()}
+    sums = add_up(torch.stack([value.to(device).double() for value in run.sums.values()]))
+    return {name: value / run.steps for name, value in zip(run.sums, sums.tolist())}
 
 
-def _average_gradients(parameters: list[nn.Parameter], samples: int) -> None:
-    """The gradient of the whole batch's mean from each process's own mean over ``samples``."""
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-    weighted = torch.cat([flat * samples, flat.new_tensor([samples])])
-    dist.all_reduce(weighted)
-    mean = weighted[:-1] / weighted[-1]
-    for parameter, part in zip(parameters, mean.split([p.numel() for p in parameters])):
+def _add_up_gradients(parameters: list[nn.Parameter]) -> None:
+    """The gradient of the whole step from those of its parts, each already weighted by its share."""
+    flat = add_up(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]))
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters])):
         if parameter.grad is not None:
             parameter.grad.copy_(part.view_as(parameter))
 

@@ -38,7 +38,7 @@ def state_weights(steps: int, device: torch.device | str | None = None) -> Tenso
 
 
 def state_contrast(
-    states: Tensor, targets: Tensor, target_ids: Tensor, temperature: float
+    states: Tensor, targets: Tensor, target_ids: Tensor, temperature: float, part: slice = slice(None)
 ) -> Tensor:
     """In-batch contrast of every reasoning state with its own target (Eq. 14).
 
@@ -49,21 +49,24 @@ def state_contrast(
 
     Args:
         states: [B, l, H], s_1 .. s_l.
-        targets: [B, H], t of each sample.
-        target_ids: [B], item number of each sample's target.
+        targets: [N, H], t of each sample of the whole batch.
+        target_ids: [N], item number of each sample's target.
         temperature: divides the cosines, above 0.
+        part: where the B states stand among the N samples; all by default.
     """
-    batch, steps, _ = states.shape
+    steps = states.shape[1]
     # autocast would turn the product back into bfloat16, whose cosines have two digits
     with torch.autocast(states.device.type, enabled=False):
         s = F.normalize(states.float(), dim=-1)
         t = F.normalize(targets.float(), dim=-1)
-        logits = s @ t.T / temperature  # [B, l, B]
-    own = torch.eye(batch, dtype=torch.bool, device=states.device)
-    same_item = target_ids[:, None] == target_ids[None, :]
+        logits = s @ t.T / temperature  # [B, l, N]
+    every = torch.arange(len(targets), device=states.device)
+    columns = every[part, None]  # [B, 1]
+    own = columns == every
+    same_item = target_ids[part, None] == target_ids[None, :]
     logits = logits.masked_fill((same_item & ~own)[:, None, :], float("-inf"))
-    log_share = logits.log_softmax(-1).diagonal(dim1=0, dim2=2)  # [l, B], of the own target
-    return -(state_weights(steps, states.device) * log_share.mean(-1)).sum()
+    log_share = logits.log_softmax(-1).gather(-1, columns[:, None].expand(-1, steps, 1))[..., 0]  # [B, l], of the own target
+    return -(state_weights(steps, states.device) * log_share.mean(0)).sum()
 
 
 def quantisation_loss(residuals: Tensor, tokens: Tensor, beta: float) -> Tensor:

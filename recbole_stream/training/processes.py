@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["add_up", "every", "from_first", "is_first", "processes", "rank"]
+from recbole_stream.data.samples import Batch
+
+__all__ = ["add_up", "every", "every_row", "from_first", "is_first", "processes", "rank"]
 
 T = TypeVar("T")
 
@@ -61,3 +64,26 @@ def add_up(tensor: Tensor) -> Tensor:
     if processes() > 1:
         dist.all_reduce(tensor)
     return tensor
+
+
+def every_row(own: Tensor, batch: Batch) -> Tensor:
+    """What all processes have for their samples of a step, in the order of the whole: [B, ...] -> [N, ...].
+
+    Gradients find their way back into the process from which a row came.
+    """
+    return _EveryRow.apply(own, batch) if batch.shared else own
+
+
+class _EveryRow(torch.autograd.Function):
+    """Rows of zeros for those of the others, and a sum; the sum of the gradients on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, batch: Batch) -> Tensor:
+        ctx.part = batch.part
+        rows = own.new_zeros(batch.whole, *own.shape[1:])
+        rows[batch.part] = own
+        return add_up(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return add_up(gradient.contiguous().clone())[ctx.part], None

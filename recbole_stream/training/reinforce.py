@@ -125,11 +125,11 @@ class Reinforce(Objective):
         return score_shared_items(thought, items)
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        model, options, steps = self.model, self.options, int(self.model.steps)
+        model, options, steps, levels = self.model, self.options, int(self.model.steps), self.model.tokens.levels
         model.eval()
         with torch.no_grad():
             rollouts, thought = sample_rollouts(
-                model.begin(batch.histories), options.group, steps, model.tokens.levels
+                model.begin(batch.histories), options.group, steps, levels, batch.uniform(options.group, steps + levels)
             )
             frozen, _ = self.log_probs(self.sft, batch.histories, rollouts)
         mask = torch.ones_like(rollouts, dtype=torch.bool)
