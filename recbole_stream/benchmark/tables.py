@@ -1,16 +1,20 @@
-"""Result rows as a table: Markdown, LaTeX, CSV, and plain text for the terminal."""
+"""Result rows as a table: Markdown, LaTeX, CSV, and plain text for the terminal.
+
+The metrics are those of the test split but for "valid NDCG@10". Rows that differ in nothing but their seed become one
+line, mean ± sample standard deviation, and times and parameters their mean.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from tabulate import tabulate
-
+from recbole_stream.benchmark.layout import MISSING, latex, markdown, number, plain
 from recbole_stream.benchmark.results import Row
+from recbole_stream.benchmark.statistics import mean_and_deviation
 
 __all__ = ["markdown_table", "latex_table", "csv_table", "text_table"]
 
@@ -22,51 +26,57 @@ METRICS = {
     "NDCG@10": ("test", "ndcg@10"),
     "valid NDCG@10": ("valid", "ndcg@10"),
 }
-COSTS = ("train s", "rank s/1000 users", "parameters", "seed")
-MISSING = "-"
+COSTS = ("train s", "rank s/1000 users", "parameters")
+
+
+@dataclass
+class _Line:
+    """A line of the table: the rows of a model's stage, one a seed; ``kept`` marks it among other stages."""
+
+    model: str
+    stage: str
+    dataset: str
+    rows: list[Row]
+    kept: bool = False
+
+    def metric(self, split: str, name: str) -> tuple[float, float | None] | None:
+        """Mean and deviation over seeds; None where a seed has no value."""
+        values = [_metric(row, split, name) for row in self.rows]
+        return None if None in values else mean_and_deviation(values)
+
+    def mean(self, name: str) -> float | None:
+        """The mean of a field of the rows; None where a seed has none."""
+        values = [getattr(row, name) for row in self.rows]
+        return None if None in values else mean_and_deviation(values)[0]
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """A Markdown table, one line per row in the given order, the best of each metric bold.
+    """A Markdown table, in the order of the rows, the best of each metric bold.
 
-    The metrics are those of the test split but for "valid NDCG@10". Where a model has
-    several stages, the one whose checkpoint is kept is marked "(final)". A metric
-    that was not measured is "-". Rows of several data sets get a column that names
-    them, and each data set a best of its own. Equal as printed is equally good.
+    Where a model has several stages, the one whose checkpoint is kept is marked "(final)"; where seeds keep different
+    ones, a line "final" takes from each seed the one it keeps. A metric that was not measured is "-". Rows of several
+    data sets get a column that names them, and each data set a best of its own. Equal as printed is equally good.
     """
-
-    def mark(text: str, place: int) -> str:
-        return f"**{text}**" if place == 0 else text
-
-    headings, lines = _cells(rows, lambda text: text.replace("|", r"\|"), mark)
-    return _tabulate(headings, lines, "pipe") + "\n"
+    mark = lambda text, place: f"**{text}**" if place == 0 else text  # noqa: E731
+    return markdown(*_cells(rows, mark, "±"))
 
 
 def latex_table(rows: Sequence[Row]) -> str:
     """The same table for LaTeX (package booktabs), the second best underlined as well."""
+    marks = {0: r"\textbf{%s}", 1: r"\underline{%s}"}
+    return latex(*_cells(rows, lambda text, place: marks.get(place, "%s") % text, r"$\pm$"))
 
-    def mark(text: str, place: int) -> str:
-        return {0: rf"\textbf{{{text}}}", 1: rf"\underline{{{text}}}"}.get(place, text)
 
-    headings, lines = _cells(rows, _latex_escape, mark)
-    names = headings.index("Recall@5")
-    body = [" & ".join(line) + r" \\" for line in lines]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{'l' * names}{'r' * (len(headings) - names)}}}",
-            r"\toprule",
-            " & ".join(headings) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+def text_table(rows: Sequence[Row]) -> str:
+    """The table of :func:`markdown_table` in aligned columns without bold, for the terminal."""
+    return plain(*_cells(rows, lambda text, place: text, "±"))
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """The same figures unrounded, with a heading line; what was not measured is empty."""
+    """The same figures unrounded, with a heading line; what was not measured is empty.
+
+    Every row has a line. Where there are several seeds, lines with the seed "mean" and "deviation" follow.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     metrics = list(METRICS.values())
@@ -81,50 +91,60 @@ def csv_table(rows: Sequence[Row]) -> str:
             + [_metric(row, split, name) for split, name in metrics]
             + [row.train_seconds, row.rank_seconds_per_1000_users, row.parameters]
         )
+    for line in _lines(rows):
+        if len(line.rows) > 1:
+            both = [line.metric(split, name) or (None, None) for split, name in metrics]
+            costs = [line.mean(name) for name in ("train_seconds", "rank_seconds_per_1000_users", "parameters")]
+            names = [line.model, line.stage, all(row.final for row in line.rows), line.dataset]
+            writer.writerow([*names, "mean", *(mean for mean, _ in both), *costs])
+            writer.writerow([*names, "deviation", *(deviation for _, deviation in both), None, None, None])
     return text.getvalue()
 
 
-def text_table(rows: Sequence[Row]) -> str:
-    """The table of :func:`markdown_table` in aligned columns without bold, for the terminal."""
-    headings, lines = _cells(rows, lambda text: text, lambda text, place: text)
-    # one word a line: the columns become as narrow as their figures
-    return _tabulate([heading.replace(" ", "\n") for heading in headings], lines, "simple")
+def _lines(rows: Sequence[Row]) -> list[_Line]:
+    """Rows of one model and stage together, each model's lines in the order of its first row."""
+    trainings: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        trainings.setdefault((row.model, row.dataset), []).append(row)
+    lines = []
+    for (model, dataset), members in trainings.items():
+        stages: dict[str, list[Row]] = {}
+        for row in members:
+            stages.setdefault(row.stage, []).append(row)
+        kept = {row.stage for row in members if row.final}
+        for stage, group in stages.items():
+            lines.append(_Line(model, stage, dataset, group, len(stages) > 1 and kept == {stage}))
+        if len(kept) > 1:
+            lines.append(_Line(model, "final", dataset, [row for row in members if row.final]))
+    return lines
 
 
 def _cells(
-    rows: Sequence[Row], escape: Callable[[str], str], mark: Callable[[str, int], str]
-) -> tuple[list[str], list[list[str]]]:
-    """Headings and one list of cells per row.
+    rows: Sequence[Row], mark: Callable[[str, int], str], plus_minus: str
+) -> tuple[list[str], list[list[str]], int]:
+    """Headings, one list of cells per line, and how many columns hold names.
 
-    ``escape`` is applied to the names, ``mark`` to each metric and its place among
-    the different values of its data set (0 is the best).
+    ``mark`` is applied to each metric and its place among the different values of its data set (0 is the best).
     """
-    several = len({row.dataset for row in rows}) > 1
-    stages = Counter(_training(row) for row in rows)
-    lines = []
-    for row in rows:
-        stage = row.stage or MISSING
-        if row.final and stages[_training(row)] > 1:
-            stage += " (final)"
-        line = [escape(row.model), escape(stage)]
-        if several:
-            line.append(escape(row.dataset))
+    lines = _lines(rows)
+    several = len({line.dataset for line in lines}) > 1
+    cells = []
+    for line in lines:
+        stage = (line.stage or MISSING) + (" (final)" if line.kept else "")
+        names = [line.model, stage, *([line.dataset] if several else [])]
+        metrics = []
         for split, name in METRICS.values():
-            peers = [_metric(r, split, name) for r in rows if r.dataset == row.dataset]
-            line.append(_marked(_metric(row, split, name), peers, mark))
-        line += [
-            _number(row.train_seconds, ".1f"),
-            _number(row.rank_seconds_per_1000_users, ".2f"),
-            _number(row.parameters, ",d"),
-            str(row.seed),
+            peers = [peer.metric(split, name) for peer in lines if peer.dataset == line.dataset]
+            metrics.append(_marked(line.metric(split, name), peers, mark, plus_minus))
+        costs = [
+            number(line.mean("train_seconds"), ".1f"),
+            number(line.mean("rank_seconds_per_1000_users"), ".2f"),
+            number(line.mean("parameters"), ",.0f"),
         ]
-        lines.append(line)
-    return ["Model", "Stage", *(["Dataset"] if several else []), *METRICS, *COSTS], lines
-
-
-def _training(row: Row) -> tuple[str, str, int]:
-    """What the stages of one training have in common."""
-    return row.model, row.dataset, row.seed
+        cells.append([*names, *metrics, *costs, ", ".join(str(row.seed) for row in line.rows)])
+    seeds = "seeds" if any(len(line.rows) > 1 for line in lines) else "seed"
+    headings = ["Model", "Stage", *(["Dataset"] if several else []), *METRICS, *COSTS, seeds]
+    return headings, cells, 3 if several else 2
 
 
 def _metric(row: Row, split: str, name: str) -> float | None:
@@ -133,28 +153,18 @@ def _metric(row: Row, split: str, name: str) -> float | None:
 
 
 def _marked(
-    value: float | None, peers: Sequence[float | None], mark: Callable[[str, int], str]
+    value: tuple[float, float | None] | None,
+    peers: Sequence[tuple[float, float | None] | None],
+    mark: Callable[[str, int], str],
+    plus_minus: str,
 ) -> str:
     """A metric as printed, marked by its place; with nothing to compare with, no mark."""
-    text = _number(value, ".4f")
-    printed = [_number(peer, ".4f") for peer in peers if peer is not None]
-    if value is None or len(printed) < 2:
-        return text
-    return mark(text, sorted(set(printed), key=float, reverse=True).index(text))
-
-
-def _number(value: float | None, form: str) -> str:
-    return MISSING if value is None else format(value, form)
-
-
-def _latex_escape(text: str) -> str:
-    special = {c: rf"\{c}" for c in "&%$#_{}"}
-    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return text.translate(str.maketrans(special))
-
-
-def _tabulate(headings: list[str], lines: list[list[str]], form: str) -> str:
-    names = headings.index("Recall@5")
-    align = ["left"] * names + ["right"] * (len(headings) - names)
-    # numbers are already written as they are to be shown
-    return tabulate(lines, headings, tablefmt=form, colalign=align, disable_numparse=True)
+    if value is None:
+        return MISSING
+    mean, deviation = value
+    text = number(mean, ".4f")
+    printed = [number(peer[0], ".4f") for peer in peers if peer is not None]
+    if len(printed) > 1:
+        place = sorted(set(printed), key=float, reverse=True).index(text)
+        text = mark(text, place)
+    return text if deviation is None else f"{text} {plus_minus} {deviation:.4f}"

@@ -1,6 +1,8 @@
 import csv
 import math
 
+import pytest
+
 from recbole_stream.benchmark.results import Row
 from recbole_stream.benchmark.tables import csv_table, latex_table, markdown_table, text_table
 
@@ -45,10 +47,6 @@ class TestMarkdown:
 
     def test_the_checkpoint_that_is_kept_is_marked_among_stages_only(self):
         assert column(markdown_table(STAGES), "Stage") == ["-", "PT", "SFT (final)", "RL"]
-
-    def test_another_seed_is_another_training(self):
-        rows = [row("STREAMRec", 0.1, "RL"), row("STREAMRec", 0.2, "RL", seed=8)]
-        assert column(markdown_table(rows), "Stage") == ["RL", "RL"]
 
     def test_equal_as_printed_is_equally_good(self):
         rows = [row("A", 0.12341), row("B", 0.12344), row("C", 0.1)]
@@ -119,3 +117,55 @@ def test_text_is_aligned_and_unmarked():
         "STREAMRec", "SFT", "(final)", "0.3000", "0.4000", "0.2000", "0.5000", "0.1000",
         "61.2", "0.76", "1,234,567", "7",
     ]  # fmt: skip
+
+
+class TestSeeds:
+    # means 0.25 and 0.3; deviations: (0.05^2 + 0 + 0.05^2) / 2 = 0.0025, root 0.05; one seed has none
+    ROWS = [row("A", ndcg, seed=seed) for seed, ndcg in ((1, 0.2), (2, 0.25), (3, 0.3))] + [row("B", 0.3, seed=1)]
+
+    def test_a_line_gives_mean_and_deviation(self):
+        table = markdown_table(self.ROWS)
+        assert column(table, "NDCG@10") == ["0.2500 ± 0.0500", "**0.3000**"]
+        assert column(table, "seeds") == ["1, 2, 3", "1"]
+
+    def test_latex_marks_means(self):
+        lines = latex_table(self.ROWS).splitlines()[4:6]
+        assert [line.split(" & ")[5] for line in lines] == [r"\underline{0.2500} $\pm$ 0.0500", r"\textbf{0.3000}"]
+
+    def test_times_and_parameters_are_means(self):
+        rows = [row("A", 0.1, seed=1, train_seconds=10.0), row("A", 0.1, seed=2, train_seconds=20.0, parameters=1234577)]
+        table = markdown_table(rows)
+        assert column(table, "train s") == ["15.0"] and column(table, "parameters") == ["1,234,572"]
+
+    def test_a_seed_without_a_value_leaves_no_mean(self):
+        assert column(markdown_table([row("A", 0.1, seed=1), row("A", None, seed=2)]), "NDCG@10") == ["-"]
+
+    def test_stages_are_told_apart(self):
+        rows = [
+            row("S", ndcg, stage, seed=seed, final=stage == "RL")
+            for seed in (1, 2) for stage, ndcg in (("PT", 0.1 * seed), ("RL", 0.3 * seed))
+        ]  # fmt: skip
+        table = markdown_table(rows)
+        assert column(table, "Stage") == ["PT", "RL (final)"]
+        assert [cell[:6] for cell in column(table, "NDCG@10")] == ["0.1500", "**0.45"]
+
+    def test_where_seeds_keep_other_stages_a_line_takes_what_each_keeps(self):
+        rows = [
+            row("S", 0.1, "PT", seed=1, final=True), row("S", 0.2, "RL", seed=1, final=False),
+            row("S", 0.3, "PT", seed=2, final=False), row("S", 0.5, "RL", seed=2, final=True),
+        ]  # fmt: skip
+        table = markdown_table(rows)
+        assert column(table, "Stage") == ["PT", "RL", "final"]
+        # 0.1 of seed 1 and 0.5 of seed 2
+        assert [cell.strip("*")[:6] for cell in column(table, "NDCG@10")] == ["0.2000", "0.3500", "0.3000"]
+
+    def test_csv_has_every_seed_then_means_and_deviations(self):
+        head, *lines = csv.reader(csv_table(self.ROWS).splitlines())
+        seed, ndcg, seconds = (head.index(name) for name in ("seed", "test_ndcg@10", "train_seconds"))
+        assert [line[seed] for line in lines] == ["1", "2", "3", "1", "mean", "deviation"]
+        assert [float(line[ndcg]) for line in lines] == pytest.approx([0.2, 0.25, 0.3, 0.3, 0.25, 0.05])
+        assert [line[seconds] for line in lines[-2:]] == ["61.23", ""]
+
+    def test_text_is_aligned(self):
+        lines = text_table(self.ROWS).splitlines()
+        assert len({len(line) for line in lines[-2:]}) == 1 and "0.2500 ± 0.0500" in lines[-2]

@@ -1,0 +1,122 @@
+"""``python -m recbole_stream.benchmark compare RUN_A RUN_B``: paired tests of stored runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import NoReturn
+
+from recbole_stream.benchmark.comparison import (
+    Entry,
+    compare_entries,
+    comparison_text,
+    stage_entry,
+    write_comparison,
+)
+from recbole_stream.benchmark.ranks import split_metric
+from recbole_stream.benchmark.results import Row, read_results
+from recbole_stream.errors import InputError
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; returns the exit status: 0 or 2 (bad input)."""
+    try:
+        _compare(_parser().parse_args(arguments))
+    except InputError as fault:
+        print(f"Error: {fault}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad input is one sentence here too."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message[:1].upper()}{message[1:]}: {self.prog} --help says what there is.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m recbole_stream.benchmark", description="Work with stored runs.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    compare = commands.add_parser(
+        "compare",
+        help="paired tests of two runs",
+        description="Paired tests over the test users of two runs, from the ranks they keep; no model is loaded.",
+    )
+    compare.add_argument("run_a", metavar="RUN_A", help="folder of a run")
+    compare.add_argument("run_b", metavar="RUN_B", help="folder of another run on the same data, or of the same")
+    compare.add_argument(
+        "--metric",
+        default="ndcg@10",
+        help="recall, hit, ndcg, mrr or precision at a cut-off, several separated by commas (default: ndcg@10)",
+    )
+    compare.add_argument(
+        "--models",
+        default="",
+        help="models or stages, separated by commas: TIGER compares TIGER in both runs, STREAMRec-PT:TIGER a stage of "
+        "RUN_A with a model of RUN_B (default: models that both have, or where they share none all of RUN_A with all "
+        "of RUN_B)",
+    )
+    compare.add_argument("--output", metavar="FOLDER", help="write comparison.md, .tex and .csv into this folder")
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> None:
+    metrics = _words(options.metric)
+    if not metrics:
+        raise InputError("--metric names none: give one such as --metric=ndcg@10.")
+    for metric in metrics:
+        split_metric(metric)
+    folders = Path(options.run_a), Path(options.run_b)
+    if folders[0].resolve() == folders[1].resolve() and not options.models:
+        raise InputError("A run equals itself: name pairs of its models, such as --models=STREAMRec:TIGER.")
+    rows = read_results(folders[0]), read_results(folders[1])
+    pairs = [
+        tuple(stage_entry(*side) for side in zip(folders, rows, names)) for names in _pairs(options.models, *rows)
+    ]
+    comparisons = compare_entries([_told_apart(a, b, *folders) for a, b in pairs], metrics)
+    print(f"A: {folders[0]}\nB: {folders[1]}\n\n{comparison_text(comparisons)}")
+    if options.output:
+        output = Path(options.output)
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise InputError(f"--output={output} cannot be made ({fault.strerror}): name another folder.") from None
+        write_comparison(output, comparisons)
+        print(f"\nWritten to {output}")
+
+
+def _pairs(models: str, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[tuple[str, str]]:
+    """Names of what is compared: (in run A, in run B)."""
+    if models:
+        pairs = [name.split(":") for name in _words(models)]
+        for pair in pairs:
+            if len(pair) > 2 or not all(pair):
+                raise InputError(f"--models names {':'.join(pair)!r}, but must be MODEL or MODEL_OF_A:MODEL_OF_B.")
+        return [(pair[0], pair[-1]) for pair in pairs]
+    names_a, names_b = (list(dict.fromkeys(row.model for row in rows)) for rows in (rows_a, rows_b))
+    shared = [(name, name) for name in names_a if name in names_b]
+    return shared or list(product(names_a, names_b))
+
+
+def _told_apart(a: Entry, b: Entry, folder_a: Path, folder_b: Path) -> tuple[Entry, Entry]:
+    """The same model of two runs bears their names."""
+    if a.name != b.name:
+        return a, b
+    names = folder_a.name, folder_b.name
+    if names[0] == names[1]:
+        names = str(folder_a), str(folder_b)
+    return tuple(Entry(f"{entry.name} ({name})", entry.seeds, entry.ranks) for entry, name in zip((a, b), names))
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,118 @@
+"""``python -m recbole_stream.benchmark``, as it is typed."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from recbole_stream.benchmark.__main__ import main
+from recbole_stream.benchmark.ranks import ranks_file, write_ranks
+from recbole_stream.benchmark.results import Row, write_results
+
+CHECKOUT = Path(__file__).parents[2]
+N = 60
+
+
+def store(folder, seed, models, offset=0):
+    """A run of ``models`` (name or name-stage) with random ranks."""
+    generator, rows = np.random.default_rng(seed), []
+    names = [f"u{number}" for number in range(offset, N + offset)]
+    users = pd.DataFrame({"user": names, "target": [f"i{n}" for n in names], "history_length": 5, "popularity": 3})
+    for name in models:
+        model, _, stage = name.partition("-")
+        rows.append(Row(model, stage, "tiny", seed, {}, {}, 1.0, 1.0, 1, stage != "PT"))
+        write_ranks(ranks_file(folder, model, stage, seed), users, generator.integers(0, 11, N), 10)
+    write_results(folder, rows, {})
+
+
+@pytest.fixture
+def runs(tmp_path):
+    store("a", 1, ["TIGER", "SASRec"])
+    store("b", 2, ["TIGER", "STREAMRec-PT", "STREAMRec-RL"])
+    store("other", 3, ["TIGER"], offset=1)
+    return tmp_path
+
+
+def table(folder):
+    return [(line["a"], line["b"], line["metric"]) for line in csv.DictReader(Path(folder, "comparison.csv").open())]
+
+
+def test_in_a_process_of_its_own(runs):
+    result = subprocess.run(
+        [sys.executable, "-m", "recbole_stream.benchmark", "compare", "a", "b", "--metric=NDCG@10,recall@5", "--output=out"],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "TIGER (a)" in result.stdout and "Holm-corrected over the 2 lines" in result.stdout
+    assert result.stdout.rstrip().endswith("Written to out")
+    assert table("out") == [("TIGER (a)", "TIGER (b)", "ndcg@10"), ("TIGER (a)", "TIGER (b)", "recall@5")]
+    assert {path.name for path in Path("out").iterdir()} == {"comparison.md", "comparison.tex", "comparison.csv"}
+
+
+def test_no_rank_is_read_by_recbole(runs):
+    """The room itself knows nothing of RecBole; only the package's own import does."""
+    for file in (CHECKOUT / "recbole_stream" / "benchmark").glob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert "import recbole\n" not in text and "from recbole." not in text and "recbole_stream.host" not in text, file
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["a", "b", "--models=SASRec:TIGER,TIGER"], [("SASRec", "TIGER"), ("TIGER (a)", "TIGER (b)")]),
+        (["b", "b", "--models=STREAMRec:TIGER,STREAMRec-RL:STREAMRec-PT"],
+         [("STREAMRec", "TIGER"), ("STREAMRec-RL", "STREAMRec-PT")]),
+    ],
+)  # fmt: skip
+def test_models_and_stages_by_name(runs, options, expected):
+    assert main(["compare", *options, "--output=out"]) == 0
+    assert [pair[:2] for pair in table("out")] == expected
+
+
+def test_runs_that_share_no_model_are_compared_crosswise(runs):
+    store("c", 4, ["GRU4Rec", "Caser"])
+    assert main(["compare", "a", "c", "--output=out"]) == 0
+    assert [pair[:2] for pair in table("out")] == [
+        ("TIGER", "GRU4Rec"), ("TIGER", "Caser"), ("SASRec", "GRU4Rec"), ("SASRec", "Caser"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "The following arguments are required: command"),
+        (["compare", "a"], "The following arguments are required: RUN_B"),
+        (["compare", "a", "b", "--metrik=x"], "Unrecognized arguments: --metrik=x"),
+        (["compare", "a", "nowhere"], "nowhere/results.json does not exist"),
+        (["compare", "a", "a"], "A run equals itself"),
+        (["compare", "a", "b", "--metric=gauc"], "'gauc' does not follow from ranks"),
+        (["compare", "a", "b", "--metric="], "--metric names none"),
+        (["compare", "a", "b", "--metric=recall@50"], "Ranks are known down to 10"),
+        (["compare", "a", "b", "--models=BERT4Rec"], "a has no model 'BERT4Rec' but TIGER, SASRec"),
+        (["compare", "a", "b", "--models=A:B:C"], "must be MODEL or MODEL_OF_A:MODEL_OF_B"),
+        (["compare", "a", "other"], "not tested on the same users and items"),
+        (["compare", "a", "b", "--output=a/results.json"], "cannot be made"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(runs, arguments, message, capsys):
+    output = [] if any("output" in argument for argument in arguments) else ["--output=out"]
+    assert main([*arguments, *(output if arguments else [])]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("Error: ") and error.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_missing_and_torn_ranks_are_one_sentence(runs, capsys):
+    file = ranks_file("b", "TIGER", "", 2)
+    file.write_bytes(file.read_bytes()[:80])
+    assert main(["compare", "a", "b", "--output=out"]) == 2
+    assert "TIGER-seed2.parquet is torn or holds no ranks: train TIGER again." in capsys.readouterr().err
+    file.unlink()
+    assert main(["compare", "a", "b", "--output=out"]) == 2
+    assert "There is no b/ranks/TIGER-seed2.parquet" in capsys.readouterr().err
+    assert not Path("out").exists()
