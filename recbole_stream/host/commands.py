@@ -22,6 +22,8 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 --data_path=FOLDER   where the data set's folder lies
 --preset=paper       the paper's readings instead of what measured best
 --config_files=F,G   YAML files with further keys
+--seeds=1,2,3        train every model with each seed; the table gives mean ± standard deviation (default: --seed=2020)
+--references=A,B     models that all others are tested against (default: TIGER,SASRec, those that are there)
 --output_dir=FOLDER  where results go (default: results/...)
 --resume=FOLDER      go on with a run that was interrupted
 --debug              show the traceback of an error
@@ -70,7 +72,10 @@ def guarded(
 
 def _lists(options: dict[str, Any]) -> dict[str, Any]:
     """``A,B`` and ``A`` become lists where a list is meant."""
-    for key in ("model", "config_files"):
+    for key in ("model", "config_files", "references"):
         if isinstance(options.get(key), str):
-            options[key] = [part for part in options[key].replace(",", " ").split() if part]
+            options[key] = options[key].replace(",", " ").split()
+    if "seeds" in options:
+        words = str(options["seeds"]).strip("[]").replace(",", " ").split()
+        options["seeds"] = [int(word) if word.isdecimal() else word for word in words]
     return options

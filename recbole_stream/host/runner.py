@@ -1,4 +1,4 @@
-"""A run: the models of a list, one after another, on the same data, split and evaluator, into one table."""
+"""A run: the models of a list with every seed, one after another, on the same data, split and evaluator, into one table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from logging import getLogger
 from pathlib import Path
 from typing import Any
 
+from recbole.config import Config
+
+from recbole_stream.benchmark.comparison import (
+    Comparison,
+    compare_entries,
+    comparison_text,
+    entries_of,
+    reference_pairs,
+    write_comparison,
+)
+from recbole_stream.benchmark.ranks import ranks_file
 from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, write_atomically, write_results
 from recbole_stream.benchmark.tables import csv_table, latex_table, markdown_table, text_table
 from recbole_stream.errors import InputError
@@ -19,17 +30,19 @@ from recbole_stream.host.job import configure, run_job
 __all__ = ["run"]
 
 COMMAND_FILE = "command.json"
+# models that the others of a run are compared with, where they are in it
+REFERENCES = ("TIGER", "SASRec")
 
 
 def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     """Train the models, rank the test users, write and print the table.
 
     Args:
-        options: keys and typed values; ``model`` and ``config_files`` are lists.
+        options: keys and typed values; ``model``, ``config_files``, ``seeds`` and ``references`` are lists.
         command: as it was typed, for the record.
 
     Returns:
-        the rows, in the order in which models were named.
+        the rows, in the order in which models were named, those of a model in the order of seeds.
 
     Raises:
         InputError: something the user gave cannot be used; nothing was trained.
@@ -42,29 +55,105 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
         names.insert(0, "TIGER")  # the fast twin, in the same table
     dataset = str(options.get("dataset", "ml-100k"))
     options = locate_data(options, dataset)
+    seeds, references = _seeds(options), _references(options, names)
     # all faults come to light here, before any training
-    configs = {name: configure(name, names, dataset, options, folder) for name in names}
+    configs = [_configure(name, names, dataset, options, folder, seed) for seed in seeds for name in _by_budget(names)]
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / COMMAND_FILE, json.dumps({"command": list(command), "options": options}, indent=1))
-    rows: dict[str, list[Row]] = {}
+    done: dict[tuple[str, int], list[Row]] = {}
     for row in _finished(folder):
-        rows.setdefault(row.model, []).append(row)
-    # STREAMRec comes first: what it took is TIGER's budget
-    for name in sorted(names, key=lambda name: name != "STREAMRec"):
-        if name in rows:
-            getLogger().info(f"{name} was finished before.")
+        done.setdefault((row.model, row.seed), []).append(row)
+    for config in configs:
+        name, seed = config["model"], config["seed"]
+        if (name, seed) in done:
+            getLogger().info(f"{name} with seed {seed} was finished before.")
             continue
-        config = configs[name]
-        if name == "TIGER" and "STREAMRec" in rows and not config["max_train_seconds"]:
-            config["max_train_seconds"] = rows["STREAMRec"][-1].train_seconds
-        rows[name] = run_job(config, folder, command)
-        _write([row for model in names for row in rows.get(model, [])], folder)
-    ordered = [row for name in names for row in rows[name]]
-    _write(ordered, folder)  # a kill may have come between the results and their tables
+        if name == "TIGER" and ("STREAMRec", seed) in done and not config["max_train_seconds"]:
+            config["max_train_seconds"] = done["STREAMRec", seed][-1].train_seconds
+        # semantic IDs follow the seed as everything does
+        tokenizer_folder = folder / f"tokenizer-seed{seed}" if "seeds" in options else folder
+        done[name, seed] = run_job(config, folder, command, tokenizer_folder)
+        _write(_ordered(done, names), folder)
+    rows = _ordered(done, names)
+    _write(rows, folder)  # a kill may have come between the results and their tables
     shutil.rmtree(folder / "progress", ignore_errors=True)
-    print("\n" + text_table(ordered) + f"\n\nWritten to {folder}", flush=True)
-    return ordered
+    print("\n" + text_table(rows))
+    comparisons = _compare(rows, references, folder)
+    if comparisons:
+        write_comparison(folder, comparisons)
+        print("\n" + comparison_text(comparisons))
+    print(f"\nWritten to {folder}", flush=True)
+    return rows
+
+
+def _by_budget(names: Sequence[str]) -> list[str]:
+    """The order of training: STREAMRec comes first, what it took is TIGER's budget."""
+    return sorted(names, key=lambda name: name != "STREAMRec")
+
+
+def _configure(
+    name: str, names: Sequence[str], dataset: str, options: Mapping[str, Any], folder: Path, seed: int | None
+) -> Config:
+    """The configuration of a model, with one of several seeds unless it is None."""
+    given = {key: value for key, value in options.items() if key not in ("seeds", "references")}
+    if seed is None:
+        return configure(name, names, dataset, given, folder)
+    config = configure(name, names, dataset, given | {"seed": seed}, folder)
+    config["resume_dir"] = f"{config['resume_dir']}-seed{seed}"
+    return config
+
+
+def _seeds(options: Mapping[str, Any]) -> list[int | None]:
+    """The seeds of the run; one that is None is the configuration's.
+
+    Raises:
+        InputError: ``seeds`` are no list of different seeds, or ``seed`` is given too.
+    """
+    if "seeds" not in options:
+        return [None]
+    seeds = options["seeds"]
+    if "seed" in options:
+        raise InputError("Both --seed and --seeds are given: leave one of them out.")
+    if not seeds or not all(isinstance(seed, int) and 0 <= seed < 2**32 for seed in seeds):
+        raise InputError("--seeds must be whole numbers from 0 to 2^32 - 1, such as --seeds=1,2,3.")
+    if len(set(seeds)) < len(seeds):
+        raise InputError("--seeds names a seed twice: a training that is repeated with its seed gives the same model.")
+    return list(seeds)
+
+
+def _references(options: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """The models that all others are compared with.
+
+    Raises:
+        InputError: one of those the user named is no model of the run.
+    """
+    if "references" not in options:
+        return [name for name in REFERENCES if name in names]
+    references = options["references"]
+    if not isinstance(references, list):
+        raise InputError(f"--references is {references!r}, but must name models, such as --references=SASRec.")
+    for reference in references:
+        if reference not in names:
+            raise InputError(f"--references names {reference!r}, which is no model of this run: {', '.join(names)}.")
+    return references
+
+
+def _compare(rows: Sequence[Row], references: Sequence[str], folder: Path) -> list[Comparison]:
+    """Paired tests of all models against the references, as far as their ranks were kept."""
+    ranked = [row for row in rows if ranks_file(folder, row.model, row.stage, row.seed).is_file()]
+    if len(ranked) < len(rows):
+        getLogger().warning("Models without ranks are not compared: ranks need full ranking and one test item a user.")
+    entries = entries_of(folder, ranked)
+    pairs = reference_pairs(list(entries), [name for name in references if name in entries])
+    if not pairs:
+        return []
+    cutoff = min([10, *(ranks.attrs["depth"] for entry in entries.values() for ranks in entry.ranks)])
+    return compare_entries([(entries[a], entries[b]) for a, b in pairs], [f"ndcg@{cutoff}", f"recall@{cutoff}"])
+
+
+def _ordered(done: Mapping[tuple[str, int], list[Row]], names: Sequence[str]) -> list[Row]:
+    return [row for name in names for (model, _), rows in done.items() if model == name for row in rows]
 
 
 def _open_folder(options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
