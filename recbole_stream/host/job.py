@@ -33,6 +33,7 @@ from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.resume import fit
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.tokenizer.report import save_report
+from recbole_stream.training.processes import is_first
 
 __all__ = ["configure", "given_keys", "run_job", "train_job"]
 
@@ -122,13 +123,15 @@ def run_job(
     environment["configuration"] = config.final_config_dict
     if isinstance(trainer, GenerativeTrainer):
         environment["encoder"] = dataset.encoder
-        save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
+        if is_first():
+            save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
 
     watch = Watch()
     fit(trainer, train_data, valid_data, watch, watch)
     outcomes = outcomes_of(trainer, watch)
     name, seed = config["model"], config["seed"]
-    write_curves(curves_file(folder, name, seed), [outcome.record() for outcome in outcomes])
+    if is_first():
+        write_curves(curves_file(folder, name, seed), [outcome.record() for outcome in outcomes])
 
     users = describe_users(train_data, valid_data, test_data)
     rows, train_seconds = [], 0.0
@@ -137,7 +140,7 @@ def run_job(
         began = time.perf_counter()
         test, ranks, depth = rank_users(trainer, test_data, outcome.file, config["show_progress"])
         rank_seconds = (time.perf_counter() - began) / len(test_data._dataset) * 1000
-        if users is not None:
+        if users is not None and is_first():
             write_ranks(ranks_file(folder, name, outcome.stage, seed), users, ranks.numpy(), depth)
         rows.append(
             Row(
@@ -186,7 +189,8 @@ def _prepare(
     init_seed(config["seed"], config["reproducibility"])
     init_logger(config)
     logger = getLogger()
-    _log_into(folder / "run.log")
+    if is_first():
+        _log_into(folder / "run.log")
     logger.info(config)
     dataset = _load(config)
     logger.info(dataset)

@@ -1,16 +1,21 @@
 """Several processes for one run: each imports the plugin before it does anything."""
 
+import functools
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from recbole.quick_start.quick_start import run_recboles
 
 from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import quiet_argv
+from recbole_stream.host.repairs_parallel import started_by_torchrun
 
-__all__ = ["run_distributed", "run_recboles"]
+__all__ = ["run_distributed", "run_recboles", "together"]
+
+Action = Callable[[dict[str, Any], list[str]], object]
 
 
 def run_distributed(
@@ -41,8 +46,7 @@ def run_distributed(
     Raises:
         InputError: raised by a process for the input it was given.
     """
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
+    queue = torch.multiprocessing.get_context("spawn").SimpleQueue()
     config_dict = {
         **config_dict,
         "nproc": nproc,
@@ -51,19 +55,66 @@ def run_distributed(
         "ip": "localhost",
         "port": str(_free_port()),
     }
+    _spawn(_run_child, (model, dataset, config_file_list, config_dict, saved, queue), nproc)
+    return queue.get()
+
+
+def together(action: Action) -> Action:
+    """Let a command run in as many processes as its ``nproc`` says, or as torchrun has started.
+
+    Args:
+        action: a command, given its options and the words that were typed. Every process runs it.
+
+    Raises:
+        InputError: ``nproc`` is no whole number of at least 1; and what the action raises.
+    """
+
+    @functools.wraps(action)
+    def run(options: dict[str, Any], command: list[str]) -> None:
+        nproc = options.get("nproc", 1)
+        if not isinstance(nproc, int) or isinstance(nproc, bool) or nproc < 1:
+            raise InputError(f"nproc is {nproc!r}, but must be a whole number of at least 1.")
+        if started_by_torchrun():
+            # CPU tensors and objects travel by gloo, also where GPUs train; torch is not asked for CUDA yet, because
+            # the configuration still chooses the GPUs
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo"
+            torch.distributed.init_process_group(backend)
+            try:
+                action(options, command)
+            finally:
+                torch.distributed.destroy_process_group()
+        elif nproc > 1:
+            _spawn(_take_part, (action, options, command, nproc, _free_port()), nproc)
+        else:
+            action(options, command)
+
+    return run
+
+
+def _take_part(rank: int, action: Action, options: dict[str, Any], command: list[str], nproc: int, port: int) -> None:
+    """One process of a command, in the environment that torchrun would give it."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // nproc))
+    place = {"LOCAL_RANK": rank, "RANK": rank, "LOCAL_WORLD_SIZE": nproc, "WORLD_SIZE": nproc}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    with quiet_argv():
+        together(action)(options, command)
+
+
+def _spawn(function: Callable[..., None], arguments: tuple[Any, ...], nproc: int) -> None:
+    """Run a function in processes of its own, given their ranks and the arguments.
+
+    Raises:
+        InputError: raised by one of them.
+    """
     try:
-        torch.multiprocessing.spawn(
-            _run_child,
-            args=(model, dataset, config_file_list, config_dict, saved, queue),
-            nprocs=nproc,
-        )
+        torch.multiprocessing.spawn(function, args=arguments, nprocs=nproc)
     except torch.multiprocessing.ProcessRaisedException as error:
         # a child's error arrives as the text of its traceback
         name, _, message = str(error).rstrip().rpartition("\n")[2].partition(": ")
         if name == f"{InputError.__module__}.{InputError.__qualname__}":
             raise InputError(message) from None
         raise
-    return queue.get()
 
 
 def _run_child(

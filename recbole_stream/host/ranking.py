@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,10 @@ from recbole.trainer import Trainer
 from torch import Tensor
 
 from recbole_stream.host.trainer import GenerativeTrainer
+from recbole_stream.training.processes import every
+from recbole_stream.training.processes import every
 
-__all__ = ["describe_users", "rank_users", "target_ranks"]
+__all__ = ["describe_users", "hit_ranks", "join_shares", "rank_users", "target_ranks"]
 
 
 def describe_users(train: AbstractDataLoader, valid: AbstractDataLoader, test: AbstractDataLoader) -> pd.DataFrame | None:
@@ -77,7 +79,17 @@ def rank_users(
     finally:
         trainer.eval_collector = stock
     ranks = torch.cat(collector.ranks)
+    if len(ranks) < len(data._dataset):
+        ranks = join_shares(every(ranks))
     return metrics, ranks.masked_fill(ranks > depth, 0), depth
+
+
+def join_shares(shares: Sequence[Tensor]) -> Tensor:
+    """What several processes ranked, of which the i-th of n took users i, i + n, i + 2n, ...: shares [N_i] -> [N]."""
+    whole = shares[0].new_empty(sum(map(len, shares)))
+    for first, share in enumerate(shares):
+        whole[first :: len(shares)] = share
+    return whole
 
 
 class _RankCollector(Collector):

@@ -46,6 +46,7 @@ def apply() -> None:
         name_checkpoints_uniquely,
         write_checkpoints_whole,
         parallel.train_on_several_cpus,
+        parallel.let_one_process_log,
         parallel.make_folders_together,
         parallel.load_what_several_processes_trained,
         parallel.average_over_users,

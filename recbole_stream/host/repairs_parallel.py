@@ -8,12 +8,16 @@ from typing import Any
 
 import torch
 
+from recbole_stream.errors import InputError
 from recbole_stream.host.edit import edit
+from recbole_stream.training.processes import is_first
 
 __all__ = [
     "average_over_users",
+    "let_one_process_log",
     "load_what_several_processes_trained",
     "make_folders_together",
+    "started_by_torchrun",
     "tell_children_of_us",
     "train_on_several_cpus",
 ]
@@ -25,6 +29,9 @@ def train_on_several_cpus() -> None:
     configurator.py:497-511 and trainer.py:61-65. Without a GPU, or with
     ``gpu_id: ''``, the processes now talk through gloo. Batch normalisation
     then keeps its statistics per process: torch synchronises it on GPUs only.
+
+    Processes that torchrun started are taken for what they are, and a second
+    configuration does not form their group a second time.
     """
     from recbole.config import Config
     from recbole.trainer.trainer import AbstractTrainer
@@ -34,19 +41,26 @@ def train_on_several_cpus() -> None:
     @functools.wraps(stock_device)
     def init_device(self: Config) -> None:
         final = self.final_config_dict
+        if "local_rank" not in final:
+            final.update(started_by_torchrun())
         gpus = final["gpu_id"]
         gpus = ",".join(map(str, gpus)) if isinstance(gpus, tuple) else str(gpus)
         # before torch is asked: it looks at this variable once
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
         if "local_rank" not in final or (gpus and torch.cuda.is_available()):
+            if "local_rank" in final and len(gpus.split(",")) < final["nproc"]:
+                raise InputError(
+                    f"gpu_id is {gpus!r}, but {final['nproc']} processes need a GPU each: name as many, or set gpu_id to ''."
+                )
             stock_device(self)
             return
-        torch.distributed.init_process_group(
-            backend="gloo",
-            rank=final["local_rank"] + final["offset"],
-            world_size=final["world_size"],
-            init_method=f"tcp://{final['ip']}:{final['port']}",
-        )
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group(
+                backend="gloo",
+                rank=final["local_rank"] + final["offset"],
+                world_size=final["world_size"],
+                init_method=f"tcp://{final['ip']}:{final['port']}",
+            )
         final.update(gpu_id=gpus, device=torch.device("cpu"), single_spec=False)
         if final["local_rank"] != 0:
             final.update(state="error", show_progress=False, verbose=False)
@@ -60,8 +74,58 @@ def train_on_several_cpus() -> None:
         self.model = model
         self.distributed_model = torch.nn.parallel.DistributedDataParallel(model)
 
+    form = "torch.distributed.init_process_group("
+    edit(stock_device, {form: f"torch.distributed.is_initialized() or {form}"})
     Config._init_device = init_device
     AbstractTrainer.__init__ = init
+
+
+def started_by_torchrun() -> dict[str, Any]:
+    """The keys by which RecBole knows one of several processes, from torchrun's environment; none without it."""
+    environment = os.environ
+    if "LOCAL_RANK" not in environment or int(environment.get("WORLD_SIZE", 1)) < 2:
+        return {}
+    local, rank = int(environment["LOCAL_RANK"]), int(environment["RANK"])
+    return {
+        "local_rank": local,
+        "offset": rank - local,
+        "nproc": int(environment["LOCAL_WORLD_SIZE"]),
+        "world_size": int(environment["WORLD_SIZE"]),
+        "ip": environment["MASTER_ADDR"],
+        "port": environment["MASTER_PORT"],
+    }
+
+
+def let_one_process_log() -> None:
+    """Every process writes a log file and a TensorBoard folder of its own; now only the first does.
+
+    utils/logger.py:111, utils/utils.py:231.
+    """
+    from recbole.utils import init_logger
+
+    edit(
+        init_logger,
+        {
+            "logging.FileHandler(logfilepath)":
+                "logging.NullHandler() if config['local_rank'] else logging.FileHandler(logfilepath)"
+        },
+    )  # fmt: skip
+    trainer = importlib.import_module("recbole.trainer.trainer")
+    stock = trainer.get_tensorboard
+
+    @functools.wraps(stock)
+    def get_tensorboard(logger: Any) -> Any:
+        return stock(logger) if is_first() else _NoBoard()
+
+    trainer.get_tensorboard = get_tensorboard
+
+
+class _NoBoard:
+    """A TensorBoard writer that writes nothing."""
+
+    def add_scalar(self, *arguments: Any, **named: Any) -> None: ...
+
+    def add_hparams(self, *arguments: Any, **named: Any) -> None: ...
 
 
 def make_folders_together() -> None:

@@ -25,8 +25,9 @@ from recbole_stream.training.processes import is_first
 
 __all__ = ["checkpoint_file", "fit", "stage_progress"]
 
-# keys that may change between a run and its resumption: where things lie, and what is shown
-_PLACES = ("checkpoint_dir", "resume_dir", "data_path", "cache_dir", "gpu_id", "local_rank", "offset", "ip", "port")
+# keys that may change between a run and its resumption: where things lie, what trains, and what is shown
+_PLACES = ("checkpoint_dir", "resume_dir", "data_path", "cache_dir")
+_MACHINES = ("gpu_id", "local_rank", "offset", "nproc", "world_size", "ip", "port", "single_spec")
 _SHOWN = ("state", "verbose", "show_progress", "save_seconds")
 
 
@@ -165,7 +166,7 @@ def _owner(config: Config, data: str) -> str:
     keys = {
         key: value
         for key, value in config.final_config_dict.items()
-        if key not in (*_PLACES, *_SHOWN) and isinstance(value, bool | int | float | str | list | dict)
+        if key not in (*_PLACES, *_MACHINES, *_SHOWN) and isinstance(value, bool | int | float | str | list | dict)
     }
     digest = hashlib.sha256(json.dumps([data, keys], sort_keys=True, default=str).encode())
     return f"{config['model']}, seed {config['seed']}, {digest.hexdigest()[:16]}"

@@ -120,7 +120,13 @@ class Progress:
         kept = from_first(self._read)
         if kept is None:
             return None
-        restore_random_state(kept["random"][rank()])
+        randoms = kept["random"]
+        if len(randoms) != processes():
+            getLogger().warning(
+                f"{self.file} was kept by {len(randoms)} processes and goes on with {processes()}: "
+                "the training ends otherwise than it would have."
+            )
+        restore_random_state(randoms[min(rank(), len(randoms) - 1)])
         return kept["state"]
 
     def _read(self) -> dict[str, Any] | None:
@@ -130,8 +136,6 @@ class Progress:
                 continue
             if not isinstance(kept, dict) or kept.get("owner") != self.owner:
                 getLogger().warning(f"{file} belongs to another run and is left aside.")
-            elif len(kept["random"]) != processes():
-                getLogger().warning(f"{file} was kept by {len(kept['random'])} processes and is left aside.")
             else:
                 self._good = file == self.file
                 return kept
