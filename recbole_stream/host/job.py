@@ -56,7 +56,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     """
     try:
         model_class = get_model(name)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, ImportError):  # the last place where RecBole looks needs lightgbm
         raise InputError(f"There is no model {name!r}: STREAMRec, TIGER and RecBole's models are there.") from None
     given = given_keys(options)
     # one command serves several models: a key has to mean something to one of them
