@@ -17,7 +17,6 @@ from torch import Tensor
 
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.training.processes import every
-from recbole_stream.training.processes import every
 
 __all__ = ["describe_users", "hit_ranks", "join_shares", "rank_users", "target_ranks"]
 

@@ -13,7 +13,7 @@ from recbole.evaluator.collector import DataStruct
 from recbole_stream.benchmark.curves import read_curves
 from recbole_stream.benchmark.ranks import mean_metric, read_ranks, user_metric
 from recbole_stream.host.commands import main
-from recbole_stream.host.ranking import hit_ranks, target_ranks
+from recbole_stream.host.ranking import hit_ranks, join_shares, target_ranks
 
 SMALL = [
     "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
@@ -38,6 +38,11 @@ def test_among_equals_the_top_k_decides():
 
 def test_ranks_from_hits():
     assert hit_ranks(torch.tensor([[0, 0, 1], [1, 0, 0], [0, 0, 0]])).tolist() == [3, 1, 0]
+
+
+def test_shares_of_several_processes_become_one():
+    # users 0 to 6 among three processes
+    assert join_shares([torch.tensor([0, 3, 6]), torch.tensor([1, 4]), torch.tensor([2, 5])]).tolist() == list(range(7))
 
 
 @pytest.mark.parametrize("seed", range(5))
