@@ -1,4 +1,4 @@
-"""``python -m recbole_stream.benchmark compare RUN_A RUN_B``: paired tests of stored runs."""
+"""``python -m recbole_stream.benchmark``: paired tests and tables of stored runs, without any model."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from recbole_stream.benchmark.comparison import (
 )
 from recbole_stream.benchmark.ranks import split_metric
 from recbole_stream.benchmark.results import Row, read_results
+from recbole_stream.benchmark.tables import text_table, write_tables
 from recbole_stream.errors import InputError
 
 __all__ = ["main"]
@@ -26,7 +27,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str]) -> int:
     """Run one command; returns the exit status: 0 or 2 (bad input)."""
     try:
-        _compare(_parser().parse_args(arguments))
+        options = _parser().parse_args(arguments)
+        options.action(options)
     except InputError as fault:
         print(f"Error: {fault}", file=sys.stderr)
         return 2
@@ -63,6 +65,16 @@ def _parser() -> argparse.ArgumentParser:
         "of RUN_B)",
     )
     compare.add_argument("--output", metavar="FOLDER", help="write comparison.md, .tex and .csv into this folder")
+    compare.set_defaults(action=_compare)
+    table = commands.add_parser(
+        "table",
+        help="one table of several runs",
+        description="One table of the rows of stored runs; what several runs have of a model with different seeds becomes "
+        "one line, mean ± standard deviation.",
+    )
+    table.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run")
+    table.add_argument("--output", metavar="FOLDER", help="write table.md, .tex and .csv into this folder")
+    table.set_defaults(action=_table)
     return parser
 
 
@@ -82,13 +94,33 @@ def _compare(options: argparse.Namespace) -> None:
     comparisons = compare_entries([_told_apart(a, b, *folders) for a, b in pairs], metrics)
     print(f"A: {folders[0]}\nB: {folders[1]}\n\n{comparison_text(comparisons)}")
     if options.output:
-        output = Path(options.output)
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
-            raise InputError(f"--output={output} cannot be made ({fault.strerror}): name another folder.") from None
-        write_comparison(output, comparisons)
-        print(f"\nWritten to {output}")
+        write_comparison(_folder(options.output), comparisons)
+        print(f"\nWritten to {options.output}")
+
+
+def _table(options: argparse.Namespace) -> None:
+    rows: list[Row] = []
+    for run in options.runs:
+        known = {(row.model, row.stage, row.dataset, row.seed) for row in rows}
+        for row in read_results(run):
+            if (row.model, row.stage, row.dataset, row.seed) in known:
+                raise InputError(f"{run} has {row.model} with seed {row.seed} as a run before it: compare such runs instead.")
+            rows.append(row)
+    if not rows:
+        raise InputError(f"{options.runs[0]} has no results yet: let the run finish a model first.")
+    print(text_table(rows))
+    if options.output:
+        write_tables(_folder(options.output), rows)
+        print(f"\nWritten to {options.output}")
+
+
+def _folder(name: str) -> Path:
+    """The folder of that name, made where it is missing."""
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"--output={name} cannot be made ({fault.strerror}): name another folder.") from None
+    return Path(name)
 
 
 def _pairs(models: str, rows_a: Sequence[Row], rows_b: Sequence[Row]) -> list[tuple[str, str]]:

@@ -11,12 +11,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from recbole_stream.benchmark.layout import MISSING, latex, markdown, number, plain
-from recbole_stream.benchmark.results import Row
+from recbole_stream.benchmark.results import Row, write_atomically
 from recbole_stream.benchmark.statistics import mean_and_deviation
 
-__all__ = ["markdown_table", "latex_table", "csv_table", "text_table"]
+__all__ = ["markdown_table", "latex_table", "csv_table", "text_table", "write_tables"]
 
 # heading -> (split, RecBole's name of the metric); more is better in all of them
 METRICS = {
@@ -99,6 +100,12 @@ def csv_table(rows: Sequence[Row]) -> str:
             writer.writerow([*names, "mean", *(mean for mean, _ in both), *costs])
             writer.writerow([*names, "deviation", *(deviation for _, deviation in both), None, None, None])
     return text.getvalue()
+
+
+def write_tables(folder: str | Path, rows: Sequence[Row]) -> None:
+    """Write ``table.md``, ``table.tex`` and ``table.csv`` into a folder that exists."""
+    for ending, table in (("md", markdown_table), ("tex", latex_table), ("csv", csv_table)):
+        write_atomically(Path(folder) / f"table.{ending}", table(rows))
 
 
 def _lines(rows: Sequence[Row]) -> list[_Line]:

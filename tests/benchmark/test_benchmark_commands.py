@@ -97,6 +97,9 @@ def test_runs_that_share_no_model_are_compared_crosswise(runs):
         (["compare", "a", "b", "--models=A:B:C"], "must be MODEL or MODEL_OF_A:MODEL_OF_B"),
         (["compare", "a", "other"], "not tested on the same users and items"),
         (["compare", "a", "b", "--output=a/results.json"], "cannot be made"),
+        (["table", "a", "nowhere"], "nowhere/results.json does not exist"),
+        (["table", "a", "a"], "a has TIGER with seed 1 as a run before it"),
+        (["table"], "The following arguments are required: RUN"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(runs, arguments, message, capsys):
@@ -105,6 +108,17 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(runs, arguments, messa
     error = capsys.readouterr().err
     assert message in error and error.startswith("Error: ") and error.count("\n") == 1
     assert not Path("out").exists()
+
+
+def test_a_table_of_several_runs(runs, capsys):
+    assert main(["table", "a", "b", "--output=out"]) == 0
+    lines = list(csv.DictReader(Path("out/table.csv").open()))
+    assert [(line["model"], line["stage"], line["seed"]) for line in lines] == [
+        ("TIGER", "", "1"), ("SASRec", "", "1"), ("TIGER", "", "2"), ("STREAMRec", "PT", "2"), ("STREAMRec", "RL", "2"),
+        ("TIGER", "", "mean"), ("TIGER", "", "deviation"),
+    ]  # fmt: skip
+    assert {path.name for path in Path("out").iterdir()} == {"table.md", "table.tex", "table.csv"}
+    assert "RL (final)" in capsys.readouterr().out
 
 
 def test_missing_and_torn_ranks_are_one_sentence(runs, capsys):
