@@ -10,6 +10,7 @@ from typing import Any
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import parse_command_line, quiet_argv
+from recbole_stream.host.launcher import together
 from recbole_stream.host.runner import run
 
 __all__ = ["guarded", "main"]
@@ -24,6 +25,7 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 --config_files=F,G   YAML files with further keys
 --seeds=1,2,3        train every model with each seed; the table gives mean ± standard deviation (default: --seed=2020)
 --references=A,B     models that all others are tested against (default: TIGER,SASRec, those that are there)
+--nproc=N            train in N processes, on as many GPUs of --gpu_id or on the CPU (or: torchrun --nproc_per_node=N)
 --output_dir=FOLDER  where results go (default: results/...)
 --resume=FOLDER      go on with a run that was interrupted
 --debug              show the traceback of an error
@@ -32,7 +34,7 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 
 def main(arguments: Sequence[str]) -> int:
     """Train and compare models; returns the exit status."""
-    return guarded(arguments, USAGE, run)
+    return guarded(arguments, USAGE, together(run))
 
 
 def guarded(
@@ -57,6 +59,8 @@ def guarded(
         print("Interrupted.", file=sys.stderr)
         return 130
     except Exception as fault:
+        if int(os.environ.get("RANK", 0)) > 0:  # one of several processes, of which the first says it
+            return 2 if isinstance(fault, InputError) else 1
         if debug:
             traceback.print_exc()
             return 2 if isinstance(fault, InputError) else 1

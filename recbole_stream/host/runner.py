@@ -26,6 +26,7 @@ from recbole_stream.benchmark.tables import csv_table, latex_table, markdown_tab
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import locate_data
 from recbole_stream.host.job import configure, run_job
+from recbole_stream.training.processes import from_first, is_first
 
 __all__ = ["run"]
 
@@ -47,7 +48,7 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     Raises:
         InputError: something the user gave cannot be used; nothing was trained.
     """
-    folder, options = _open_folder(dict(options))
+    folder, options = from_first(lambda: _open_folder(dict(options)))
     names = list(options.get("model") or [])
     if not names:
         raise InputError("No model is named: add --model=STREAMRec.")
@@ -59,10 +60,11 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     # all faults come to light here, before any training
     configs = [_configure(name, names, dataset, options, folder, seed) for seed in seeds for name in _by_budget(names)]
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / COMMAND_FILE, json.dumps({"command": list(command), "options": options}, indent=1))
+    if is_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / COMMAND_FILE, json.dumps({"command": list(command), "options": options}, indent=1))
     done: dict[tuple[str, int], list[Row]] = {}
-    for row in _finished(folder):
+    for row in from_first(lambda: _finished(folder)):
         done.setdefault((row.model, row.seed), []).append(row)
     for config in configs:
         name, seed = config["model"], config["seed"]
@@ -74,8 +76,11 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
         # semantic IDs follow the seed as everything does
         tokenizer_folder = folder / f"tokenizer-seed{seed}" if "seeds" in options else folder
         done[name, seed] = run_job(config, folder, command, tokenizer_folder)
-        _write(_ordered(done, names), folder)
+        if is_first():
+            _write(_ordered(done, names), folder)
     rows = _ordered(done, names)
+    if not is_first():
+        return rows
     _write(rows, folder)  # a kill may have come between the results and their tables
     shutil.rmtree(folder / "progress", ignore_errors=True)
     print("\n" + text_table(rows))
