@@ -72,7 +72,11 @@ def plot_search(
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.margins(y=0.12)
     axis.grid(axis="y", linewidth=0.4, alpha=0.6)
-    axis.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False)
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        axis.legend(
+            handles, labels, fontsize=8, ncols=len(handles), loc="upper center", bbox_to_anchor=(0.5, 1.14), frameon=False
+        )
 
     first = None
     for number, (key, domain) in enumerate(space.items()):
