@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,12 +37,13 @@ COMPARISON_FILE = "comparison"
 # a test user and what is asked about them
 _KEY = ["user", "target", "history_length"]
 _NOTE = (
-    "{users} test users; a metric is averaged over a model's seeds first. A - B comes with its 95% bootstrap interval; "
-    "d_z is it in units of the standard deviation over users. Both p-values are two-sided and Holm-corrected over the "
-    "{tests} lines of this table (the interval belongs to one line alone); Wilcoxon's test leaves out users on whom both "
-    "models do equally well. Bold: both are below 0.05. The tests are about other users, not about other trainings: "
+    "{users} test users; a metric is averaged over a model's seeds first. The difference A - B comes with its 95% "
+    "bootstrap interval; d_z is it in units of the standard deviation over users. Both p-values are two-sided and "
+    "Holm-corrected over all lines of this table ({tests}), the interval belongs to one line alone. Wilcoxon's test "
+    "leaves out users on whom both models do equally well. The tests are about other users, not about other trainings: "
     "how far those differ, the deviations over seeds say."
 )
+_BOLD = " Bold: both p-values are below 0.05."
 
 
 @dataclass
@@ -168,20 +170,21 @@ def _user_means(entry: Entry, metric: str, key: pd.DataFrame, names: str) -> np.
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     """A Markdown table with a paragraph that says what was tested; significant differences are bold."""
     bold = lambda text, significant: f"**{text}**" if significant else text  # noqa: E731
-    return markdown(*_cells(comparisons, bold)) + "\n" + _note(comparisons) + "\n"
+    return markdown(*_cells(comparisons, bold)) + "\n" + _note(comparisons) + _BOLD + "\n"
 
 
 def comparison_latex(comparisons: Sequence[Comparison]) -> str:
     """The same table for LaTeX (package booktabs), the paragraph as a comment."""
     bold = lambda text, significant: rf"\textbf{{{text}}}" if significant else text  # noqa: E731
     headings, lines, names = _cells(comparisons, bold)
-    lines = [line[:names] + [cell.replace("%", r"\%") for cell in line[names:]] for line in lines]
-    return f"% {_note(comparisons)}\n" + latex(headings, lines, names)
+    lines = [line[:names] + [_latex_number(cell) for cell in line[names:]] for line in lines]
+    return f"% {_note(comparisons)}{_BOLD}\n" + latex(headings, lines, names)
 
 
 def comparison_text(comparisons: Sequence[Comparison]) -> str:
     """The same table for the terminal."""
-    return plain(*_cells(comparisons, lambda text, significant: text)) + "\n" + _note(comparisons)
+    table = plain(*_cells(comparisons, lambda text, significant: text))
+    return table + "\n\n" + textwrap.fill(_note(comparisons), 110)
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
@@ -238,8 +241,13 @@ def _cells(comparisons: Sequence[Comparison], bold: Callable[[str, bool], str]) 
                 _p_value(c.holm_wilcoxon),
             ]
         )
-    means = ["A mean", "B mean", "A - B", "relative", "95% interval", "d_z"]
+    means = ["A mean", "B mean", "difference", "relative", "95% interval", "d_z"]
     return ["A", "B", "metric", *means, "p bootstrap", "p Wilcoxon"], lines, 3
+
+
+def _latex_number(cell: str) -> str:
+    """A minus and a "less than" as such: LaTeX sets a hyphen, and in its oldest encoding another character."""
+    return cell if cell == MISSING else cell.replace("%", r"\%").replace("-", "$-$").replace("<", "$<$")
 
 
 def _p_value(p_value: float) -> str:

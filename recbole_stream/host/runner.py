@@ -22,7 +22,7 @@ from recbole_stream.benchmark.comparison import (
 )
 from recbole_stream.benchmark.ranks import ranks_file
 from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, write_atomically, write_results
-from recbole_stream.benchmark.tables import csv_table, latex_table, markdown_table, text_table
+from recbole_stream.benchmark.tables import text_table, write_tables
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import locate_data
 from recbole_stream.host.job import configure, run_job
@@ -189,6 +189,4 @@ def _finished(folder: Path) -> list[Row]:
 
 def _write(rows: list[Row], folder: Path) -> None:
     write_results(folder, rows, {})
-    write_atomically(folder / "table.md", markdown_table(rows))
-    write_atomically(folder / "table.tex", latex_table(rows))
-    write_atomically(folder / "table.csv", csv_table(rows))
+    write_tables(folder, rows)

@@ -132,14 +132,19 @@ class TestTables:
         assert [cell.strip() for cell in second.strip("|").split(" | ")][5:] == [
             "+0.0000", "+0.0%", "[+0.0000, +0.0000]", "+0.000", "1.000", "1.000",
         ]  # fmt: skip
-        assert note.startswith("100 test users") and "Holm-corrected over the 2 lines" in note
+        assert note.startswith("100 test users") and "Holm-corrected over all lines of this table (2)" in note
 
     def test_latex_is_a_booktabs_tabular(self):
         lines = comparison_latex(self.TABLE).splitlines()
         assert lines[0].startswith("% 100 test users") and lines[1] == r"\begin{tabular}{lllrrrrrrrr}"
         assert lines[2] == r"\toprule" and lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
         assert r"A\_1 & B|2 & recall@10" in lines[5] and r"\textbf{+0.3000} & +300.0\%" in lines[5]
+        assert lines[5].endswith(r"& $<$0.001 & $<$0.001 \\")
         assert lines[3].count(" & ") == lines[5].count(" & ") == 10
+
+    def test_latex_sets_a_minus(self):
+        text = comparison_latex(compare_entries([(self.B, self.A)], ["recall@10"]))
+        assert r"\textbf{$-$0.3000} & $-$75.0\% & [$-$0." in text
 
     def test_csv_keeps_every_digit(self):
         first, second = csv.DictReader(comparison_csv(self.TABLE).splitlines())
@@ -148,6 +153,8 @@ class TestTables:
         assert float(second["p_wilcoxon"]) == 1
 
     def test_text_and_files(self, tmp_path):
-        assert "+0.3000" in comparison_text(self.TABLE) and "*" not in comparison_text(self.TABLE)
+        text = comparison_text(self.TABLE)
+        assert "+0.3000" in text and "*" not in text and "Bold" not in text
+        assert max(map(len, text.splitlines())) < 130
         write_comparison(tmp_path, self.TABLE)
         assert {path.name for path in Path(tmp_path).iterdir()} == {"comparison.md", "comparison.tex", "comparison.csv"}
