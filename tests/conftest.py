@@ -43,10 +43,20 @@ def tiny_ml100k(tmp_path: Path) -> str:
 
     It holds the users 1 to 120, all their interactions and the items in them.
     """
+    return _write_tiny_ml100k(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def module_tiny_ml100k(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same for all tests of a module."""
+    return _write_tiny_ml100k(tmp_path_factory.mktemp("module") / "data")
+
+
+def _write_tiny_ml100k(folder: Path) -> str:
     import recbole
 
     source = Path(recbole.__file__).parent / "dataset_example" / "ml-100k"
-    target = tmp_path / "data" / "tiny"
+    target = folder / "tiny"
     target.mkdir(parents=True)
 
     head, *rows = (source / "ml-100k.inter").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -57,4 +67,4 @@ def tiny_ml100k(tmp_path: Path) -> str:
     head, *items = (source / "ml-100k.item").read_text(encoding="utf-8").splitlines(keepends=True)
     items = [item for item in items if item.split("\t")[0] in seen]
     (target / "tiny.item").write_text(head + "".join(items), encoding="utf-8")
-    return str(target.parent)
+    return str(folder)
