@@ -1,4 +1,4 @@
-"""``python -m recbole_stream.benchmark``: paired tests and tables of stored runs, without any model."""
+"""``python -m recbole_stream.benchmark``: paired tests, tables and the page of stored runs, without any model."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from recbole_stream.benchmark.comparison import (
     write_comparison,
 )
 from recbole_stream.benchmark.ranks import split_metric
+from recbole_stream.benchmark.report import write_report
 from recbole_stream.benchmark.results import Row, read_results
 from recbole_stream.benchmark.tables import text_table, write_tables
 from recbole_stream.errors import InputError
@@ -75,6 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     table.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run")
     table.add_argument("--output", metavar="FOLDER", help="write table.md, .tex and .csv into this folder")
     table.set_defaults(action=_table)
+    report = commands.add_parser(
+        "report",
+        help="write the page of a run again",
+        description="Write report.html from what the folder of a run holds; no model is loaded.",
+    )
+    report.add_argument("run", metavar="RUN", help="folder of a run")
+    report.set_defaults(action=_report)
     return parser
 
 
@@ -112,6 +120,10 @@ def _table(options: argparse.Namespace) -> None:
     if options.output:
         write_tables(_folder(options.output), rows)
         print(f"\nWritten to {options.output}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    print(f"Written to {write_report(options.run)}")
 
 
 def _folder(name: str) -> Path:

@@ -21,6 +21,7 @@ from recbole_stream.benchmark.comparison import (
     write_comparison,
 )
 from recbole_stream.benchmark.ranks import ranks_file
+from recbole_stream.benchmark.report import write_report
 from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, write_atomically, write_results
 from recbole_stream.benchmark.tables import text_table, write_tables
 from recbole_stream.errors import InputError
@@ -36,7 +37,7 @@ REFERENCES = ("TIGER", "SASRec")
 
 
 def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
-    """Train the models, rank the test users, write and print the table.
+    """Train the models, rank the test users, write and print the tables, write their page.
 
     Args:
         options: keys and typed values; ``model``, ``config_files``, ``seeds`` and ``references`` are lists.
@@ -88,6 +89,7 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     if comparisons:
         write_comparison(folder, comparisons)
         print("\n" + comparison_text(comparisons))
+    write_report(folder)
     print(f"\nWritten to {folder}", flush=True)
     return rows
 

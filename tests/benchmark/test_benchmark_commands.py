@@ -99,12 +99,14 @@ def test_runs_that_share_no_model_are_compared_crosswise(runs):
         (["compare", "a", "b", "--output=a/results.json"], "cannot be made"),
         (["table", "a", "nowhere"], "nowhere/results.json does not exist"),
         (["table", "a", "a"], "a has TIGER with seed 1 as a run before it"),
+        (["report", "nowhere"], "nowhere/results.json does not exist"),
         (["table"], "The following arguments are required: RUN"),
     ],
 )
 def test_bad_input_is_one_sentence_and_nothing_is_written(runs, arguments, message, capsys):
-    output = [] if any("output" in argument for argument in arguments) else ["--output=out"]
-    assert main([*arguments, *(output if arguments else [])]) == 2
+    if arguments and arguments[0] != "report" and not arguments[-1].startswith("--output"):
+        arguments = [*arguments, "--output=out"]
+    assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.startswith("Error: ") and error.count("\n") == 1
     assert not Path("out").exists()
@@ -119,6 +121,12 @@ def test_a_table_of_several_runs(runs, capsys):
     ]  # fmt: skip
     assert {path.name for path in Path("out").iterdir()} == {"table.md", "table.tex", "table.csv"}
     assert "RL (final)" in capsys.readouterr().out
+
+
+def test_a_report(runs, capsys):
+    assert main(["report", "a"]) == 0
+    assert capsys.readouterr().out == "Written to a/report.html\n"
+    assert "SASRec" in Path("a/report.html").read_text(encoding="utf-8")
 
 
 def test_missing_and_torn_ranks_are_one_sentence(runs, capsys):

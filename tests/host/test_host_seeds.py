@@ -61,6 +61,7 @@ def test_two_seeds_the_second_after_an_interruption(small, monkeypatch, capsys):
         assert len(read_curves("out", row.model, row.seed)) == 1
 
     printed = capsys.readouterr().out
+    assert "SASRec" in Path("out/report.html").read_text(encoding="utf-8")
     assert "±" in printed and "Holm-corrected" in printed and "Written to out" in printed
     tiger = next(line for line in Path("out/table.md").read_text().splitlines() if "TIGER" in line)
     mean = np.mean([row.test["ndcg@10"] for row in rows if row.model == "TIGER"])
