@@ -22,6 +22,7 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 --dataset=NAME       a folder with NAME.inter under --data_path (default: dataset), or a name RecBole downloads
 --data_path=FOLDER   where the data set's folder lies
 --preset=paper       the paper's readings instead of what measured best
+--plugins=F.py,G.py  files with models of your own, to be named in --model
 --config_files=F,G   YAML files with further keys
 --seeds=1,2,3        train every model with each seed; the table gives mean ± standard deviation (default: --seed=2020)
 --references=A,B     models that all others are tested against (default: TIGER,SASRec, those that are there)

@@ -24,6 +24,7 @@ from typing import Any
 import yaml
 
 from recbole_stream.errors import InputError
+from recbole_stream.host.plugins import model_files
 
 __all__ = [
     "DATASET_KEYS",
@@ -59,7 +60,7 @@ DATASET_KEYS = [
 # files names them.
 _UNLISTED_KEYS = {
     "model", "dataset", "config_files", "preset",
-    "nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank",
+    "plugins", "nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank",
     "encoding", "reg_weight", "tail_ratio",
     "mask_ratio", "ft_ratio", "eta", "beta",  # RecBole's transforms
 }  # fmt: skip
@@ -110,13 +111,14 @@ def known_keys(model: str) -> set[str]:
 
     theirs = Path(recbole.__file__).parent / "properties"
     ours = properties_dir()
+    own = model_files(model)
     files = [
         theirs / "overall.yaml",
         theirs / "dataset" / "sample.yaml",
         *(theirs / "quick_start_config").glob("*.yaml"),
-        theirs / "model" / f"{model}.yaml",
+        *own,
         # a dictionary that serves both of our models is no typing error in either
-        *((ours / "model").glob("*.yaml") if (ours / "model" / f"{model}.yaml").is_file() else ()),
+        *((ours / "model").glob("*.yaml") if any(file.parent == ours / "model" for file in own) else ()),
         *(ours / "dataset").glob("*.yaml"),
     ]
     keys = set(_UNLISTED_KEYS).union(

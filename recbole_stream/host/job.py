@@ -28,6 +28,7 @@ from recbole_stream.host.configuration import check_keys, known_keys, properties
 from recbole_stream.host.dataset import SemanticIDDataset
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.outcomes import Watch, outcomes_of
+from recbole_stream.host.plugins import model_files, plugin_list, register_plugins
 from recbole_stream.host.ranking import describe_users, rank_users
 from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.resume import fit
@@ -54,11 +55,14 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     Raises:
         InputError: something the user gave cannot be used.
     """
+    given = given_keys(options)
+    plugins = plugin_list(given.get("plugins"))
+    register_plugins(plugins)
     try:
         model_class = get_model(name)
     except (ValueError, AttributeError, ImportError):  # the last place where RecBole looks needs lightgbm
-        raise InputError(f"There is no model {name!r}: STREAMRec, TIGER and RecBole's models are there.") from None
-    given = given_keys(options)
+        own = f" and those of {', '.join(plugins)}" if plugins else ""
+        raise InputError(f"There is no model {name!r}: STREAMRec, TIGER and RecBole's models{own} are there.") from None
     # one command serves several models: a key has to mean something to one of them
     known = known_keys(name)
     check_keys(given, known.union(*map(known_keys, names)), name)
@@ -98,10 +102,10 @@ def given_keys(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _own_yaml(name: str) -> dict[str, Any]:
-    import recbole
-
-    file = Path(recbole.__file__).parent / "properties" / "model" / f"{name}.yaml"
-    return yaml.safe_load(file.read_text()) if file.is_file() else {}
+    keys: dict[str, Any] = {}
+    for file in model_files(name):
+        keys |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return keys
 
 
 def run_job(

@@ -22,6 +22,7 @@ from recbole_stream.host.configuration import (
     properties_dir,
 )
 from recbole_stream.host.keys import RULES
+from recbole_stream.host.plugins import lineage, model_files, plugin_list, register_plugins
 
 __all__ = ["MODELS", "check_recbole", "installed_recbole", "properties_dir", "register"]
 
@@ -95,15 +96,31 @@ def _hook_configuration() -> None:
     def load_internal_config_dict(self: Config, model: str, model_class: type, dataset: str) -> None:
         stock(self, model, model_class, dataset)
         external: dict[str, Any] = self.external_config_dict
-        if model in MODELS:
+        ours = _ours(model)
+        if ours:
             check_keys(external, known_keys(model), model)
             self.internal_config_dict["preset"] = "default"
         for file in _overlays(model, dataset, external.get("preset", "default")):
             self._update_internal_config_dict(file)
-        if model in MODELS:
+        if ours:
             check_values({**self.internal_config_dict, **external}, RULES)
 
+    resolve = Config._get_model_and_dataset
+
+    @functools.wraps(resolve)
+    def get_model_and_dataset(self: Config, model: str | type, dataset: str) -> tuple[str, type, str]:
+        # in every process that is given the configuration, before the model's name has to mean something
+        register_plugins(plugin_list(self.external_config_dict.get("plugins")))
+        return resolve(self, model, dataset)
+
     Config._load_internal_config_dict = load_internal_config_dict
+    Config._get_model_and_dataset = get_model_and_dataset
+
+
+def _ours(model: str) -> str | None:
+    """The one of our models that a model is or derives from."""
+    names = [base.__name__ for base in lineage(model) if base.__module__ == "recbole_stream.host.models"]
+    return names[-1] if names and names[-1] in MODELS else None
 
 
 def _overlays(model: str, dataset: str, preset: str) -> Iterator[Path]:
@@ -112,21 +129,23 @@ def _overlays(model: str, dataset: str, preset: str) -> Iterator[Path]:
     A stock model on a data set that RecBole describes itself keeps RecBole's description: importing the
     plugin changes nobody's benchmark. ``run_recbole.py`` passes ours on to every model of its table.
     """
-    if model in MODELS:
-        yield properties_dir() / "model" / f"{model}.yaml"
-        overlay = preset_file(model, preset)
-        if overlay is not None:
-            yield overlay
     import recbole
 
+    ours, classes = _ours(model), lineage(model)
+    if classes and not classes[-1].__module__.startswith("recbole."):  # whose own file RecBole has read
+        yield from model_files(model)
+    overlay = preset_file(ours, preset) if ours else None
+    if overlay is not None:
+        yield overlay
     theirs = Path(recbole.__file__).parent / "properties" / "dataset" / f"{dataset}.yaml"
-    if model in MODELS or not theirs.is_file():
+    if ours or not theirs.is_file():
         yield from dataset_files(model, dataset, preset)
 
 
 def dataset_files(model: str, dataset: str, preset: str) -> list[Path]:
-    """Our YAML of a data set and, for the default preset, the model's recipe on it; those that there are."""
+    """Our YAML of a data set and, for the default preset, the recipes of the model and of those it derives from on it;
+    those that there are."""
     files = [properties_dir() / "dataset" / f"{dataset}.yaml"]
     if preset == "default":
-        files.append(properties_dir() / "recipe" / dataset / f"{model}.yaml")
+        files += [properties_dir() / "recipe" / dataset / f"{base.__name__}.yaml" for base in lineage(model)]
     return [file for file in files if file.is_file()]

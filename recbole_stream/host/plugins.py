@@ -1,0 +1,120 @@
+"""Models of the user's own: the recommenders of a file, which RecBole then finds by their names."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+
+from recbole_stream.errors import InputError
+
+__all__ = ["lineage", "model_files", "plugin_list", "register_plugins"]
+
+
+def plugin_list(value: str | Iterable[str] | None) -> list[str]:
+    """The files of the key ``plugins``: a list, or one string with commas between them."""
+    if value is None:
+        return []
+    return value.replace(",", " ").split() if isinstance(value, str) else [str(file) for file in value]
+
+
+def register_plugins(files: Iterable[str]) -> None:
+    """Let RecBole find the models of these files, and their trainers and datasets; files known before do nothing.
+
+    A class ``<Model>Trainer`` or ``<Model>Dataset`` beside a model is its own; without one it has those of the model
+    that it derives from.
+
+    Raises:
+        InputError: a file is missing, fails, has no model, or has one of a name that is taken.
+    """
+    import recbole.data.dataset
+    import recbole.trainer
+    from recbole.model.abstract_recommender import AbstractRecommender
+    from recbole.utils import get_model
+
+    for file in files:
+        module = _load(Path(file))
+        models = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, AbstractRecommender) and value.__module__ == module.__name__
+        ]
+        if not models:
+            raise InputError(f"{file} has no model: derive a class from TIGER, STREAMRec or a recommender of RecBole.")
+        for model in models:
+            place = f"recbole.model.sequential_recommender.{model.__name__.lower()}"
+            if sys.modules.get(place) is not module:
+                try:
+                    get_model(model.__name__)
+                except (ValueError, ImportError):  # the last place where RecBole looks needs lightgbm
+                    sys.modules[place] = module
+                except AttributeError:
+                    raise _taken(file, model) from None  # another one, but for capitals
+                else:
+                    raise _taken(file, model)
+            for suffix, house in (("Trainer", recbole.trainer), ("Dataset", recbole.data.dataset)):
+                inherited = [getattr(house, f"{base.__name__}{suffix}", None) for base in model.__mro__[1:]]
+                own = getattr(module, f"{model.__name__}{suffix}", None)
+                found = next((value for value in [own, *inherited] if value is not None), None)
+                if found is not None:
+                    setattr(house, f"{model.__name__}{suffix}", found)
+
+
+def _taken(file: str, model: type) -> InputError:
+    return InputError(f"{file} calls a model {model.__name__}, as one is called already: give it another name.")
+
+
+def _load(file: Path) -> ModuleType:
+    """The module of a file, under the file's name, so that other processes can read its pickled classes."""
+    file = file.resolve()
+    if not file.is_file():
+        raise InputError(f"There is no file {file} with models: correct --plugins.")
+    known = sys.modules.get(file.stem)
+    if known is not None:
+        if getattr(known, "__file__", None) and Path(known.__file__).resolve() == file:
+            return known
+        raise InputError(f"{file} cannot be loaded as {file.stem!r}, which is another module: rename the file.")
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None:
+        raise InputError(f"{file} is no Python file: name one that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # for what it imports from beside itself
+    sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as fault:
+        del sys.modules[file.stem]
+        words = " ".join(str(fault).split())
+        raise InputError(f"{file} cannot be imported ({type(fault).__name__}: {words}): correct it.") from fault
+    return module
+
+
+def lineage(model: str) -> list[type]:
+    """A model's classes, those it derives from first; empty for a name that means no model."""
+    from recbole.utils import get_model
+
+    try:
+        return get_model(model).__mro__[::-1]
+    except (ValueError, AttributeError, ImportError):
+        return []
+
+
+def model_files(model: str) -> list[Path]:
+    """The YAML files of a model's keys, those of the models it derives from first.
+
+    They lie in RecBole's folder or ours, and those of a plugin's model beside its file.
+    """
+    import recbole
+
+    from recbole_stream.host.configuration import properties_dir
+
+    files = []
+    for base in lineage(model):
+        code = getattr(sys.modules.get(base.__module__), "__file__", None)
+        folders = [Path(recbole.__file__).parent / "properties" / "model", properties_dir() / "model"]
+        folders += [Path(code).parent] if code else []
+        files += [folder / f"{base.__name__}.yaml" for folder in folders]
+    return [file for file in files if file.is_file()]
