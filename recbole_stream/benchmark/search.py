@@ -78,11 +78,15 @@ def _numbers(count: int, above: float = -math.inf, whole: bool = False) -> Any:
             len(arguments) == count
             and all(isinstance(a, Real) and not isinstance(a, bool) and math.isfinite(a) for a in arguments)
             and above < arguments[0] < arguments[1]
-            and all(step > 0 for step in arguments[2:])
+            and all(step > 0 and _multiples(arguments[:2], step) for step in arguments[2:])
             and (not whole or all(isinstance(a, int) for a in arguments))
         )
 
     return accepts
+
+
+def _multiples(values: tuple, step: float) -> bool:
+    return all(math.isclose(value / step, round(value / step), abs_tol=1e-9) for value in values)
 
 
 # name -> (what it takes in words, as a test)
@@ -90,7 +94,7 @@ DISTRIBUTIONS = {
     "choice": ("a list of values", lambda arguments: len(arguments) > 0),
     "uniform": ("[low, high] with low below high", _numbers(2)),
     "loguniform": ("[low, high] with low above 0 and below high", _numbers(2, above=0.0)),
-    "quniform": ("[low, high, step] with low below high and a step above 0", _numbers(3)),
+    "quniform": ("[low, high, step] with low below high, both multiples of the step", _numbers(3)),
     "randint": ("[low, high] in whole numbers with low below high", _numbers(2, whole=True)),
 }
 
@@ -140,7 +144,7 @@ def _draw(domain: Domain, rng: np.random.Generator) -> Any:
     value = rng.uniform(low, high)
     if domain.kind == "quniform":
         step = domain.arguments[2]
-        value = round(min(high, max(low, round(value / step) * step)), 12)  # 12 digits: 0.3, not 0.30000000000000004
+        value = round(round(value / step) * step, 12)  # 12 digits: 0.3, not 0.30000000000000004
     return float(value)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from importlib import metadata
@@ -16,7 +19,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # a trial that fails at once reports nothing
 
 import numpy as np  # noqa: E402
 import ray  # noqa: E402
@@ -103,7 +106,8 @@ def run_trials(sweep: Sweep) -> None:
             verbose=0,
         ),
     )
-    tuner.fit()
+    with contextlib.redirect_stdout(io.StringIO()):  # even at its quietest, Tune prints a banner
+        tuner.fit()
 
 
 def _trainable(config: dict[str, Any]) -> None:
@@ -176,12 +180,12 @@ def _hyperopt(sweep: Sweep, space: Mapping[str, Domain], known: list[Trial]) -> 
         for key, domain in space.items()
     }
     return HyperOptSearch(
-        domains,
+        HyperOptSearch.convert_search_space(domains),
         metric="valid",
         mode="max" if sweep.bigger else "min",
         points_to_evaluate=[trial.parameters for trial in known] or None,
         n_initial_points=min(20, max(4, sweep.trials // 4)),  # drawn at random before the model has a say
-        random_state_seed=sweep.seed,
+        random_state_seed=sweep.seed + len(known),  # with the same seed it would draw known points again
     )
 
 
@@ -245,7 +249,7 @@ class _Progress(tune.Callback):
         self._say(record)
 
     def on_trial_recover(self, iteration: int, trials: list, trial: RayTrial, **info) -> None:
-        print(f"trial {trial.config['trial']} lost its worker and starts again", flush=True)
+        _print(f"trial {trial.config['trial']} lost its worker and starts again")
 
     def _read(self, trial: RayTrial) -> Trial:
         return read_trial(self.sweep.trial_folder(trial.config["trial"]))
@@ -262,4 +266,8 @@ class _Progress(tune.Callback):
         winner = best_trial(sweep.read_trials(), sweep.bigger)
         if winner:
             line += f"; best {winner.best(sweep.bigger)['valid']:.4f}, trial {winner.number}"
-        print(line, flush=True)
+        _print(line)
+
+
+def _print(line: str) -> None:
+    print(line, file=sys.__stdout__, flush=True)

@@ -83,7 +83,8 @@ def test_a_point_depends_on_seed_and_number_alone():
         ({"dropout": {"uniform": [0, 1, 2]}}, "uniform takes [low, high]"),
         ({"dropout": {"uniform": ["a", "b"]}}, "uniform takes [low, high]"),
         ({"rate": {"loguniform": [0, 1]}}, "loguniform takes [low, high] with low above 0"),
-        ({"dropout": {"quniform": [0, 1, 0]}}, "a step above 0"),
+        ({"dropout": {"quniform": [0, 1, 0]}}, "both multiples of the step, not [0, 1, 0]"),
+        ({"dropout": {"quniform": [0.1, 0.7, 0.2]}}, "both multiples of the step, not [0.1, 0.7, 0.2]"),
         ({"n_layers": {"randint": [1.5, 3]}}, "randint takes [low, high] in whole numbers"),
     ],
 )
