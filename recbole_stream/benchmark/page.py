@@ -28,7 +28,7 @@ _STYLE = """
   :root { --page: #15181c; --text: #e8e8e8; --faint: #a9a9a9; --line: #3a4046; --band: #1d2227 }
 }
 * { box-sizing: border-box }
-body { margin: 0 auto; max-width: 80rem; padding: 1.5rem; background: var(--page); color: var(--text);
+body { margin: 0 auto; max-width: 84rem; padding: 1.5rem; background: var(--page); color: var(--text);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .25rem }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-bottom: 1px solid var(--line) }
@@ -37,9 +37,9 @@ p, figcaption { max-width: 48rem }
 .faint, figcaption { color: var(--faint); font-size: .875rem }
 nav a { color: inherit; margin-right: 1rem }
 .scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
-th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
-thead th { border-bottom: 2px solid var(--text); white-space: nowrap }
+table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums }
+th, td { padding: .25rem .5rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
+thead th { border-bottom: 2px solid var(--text); vertical-align: bottom }
 tbody tr:nth-child(even) { background: var(--band) }
 .figures td { white-space: nowrap }
 .figures .number { text-align: right }
@@ -51,8 +51,8 @@ pre { background: var(--band); padding: .75rem; white-space: pre-wrap; overflow-
 .keys { columns: 20rem; font-size: .75rem; margin: 0; padding: 0; list-style: none; overflow-wrap: anywhere }
 @page { margin: 15mm }
 @media print {
-  :root { color-scheme: light }
-  body { max-width: none; padding: 0; font-size: 10pt }
+  :root { color-scheme: light; font-size: 9pt }
+  body { max-width: none; padding: 0 }
   nav { display: none }
   h2, h3 { break-after: avoid }
   figure, tr { break-inside: avoid }

@@ -29,6 +29,7 @@ from recbole_stream.benchmark.statistics import mean_and_deviation
 
 __all__ = [
     "COLOURS",
+    "FEW_USERS",
     "HISTORY_BINS",
     "INK",
     "POPULARITY_BINS",
@@ -70,6 +71,7 @@ STYLE = {
 # first and last value of each bin, both included
 HISTORY_BINS = ((0, 0), (1, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, None))
 POPULARITY_BINS = ((0, 0), (1, 5), (6, 20), (21, 50), (51, None))
+FEW_USERS = 30
 
 # title, label of the axis, and the scalars of a panel; the first expression that matches takes a scalar
 PANELS = (
@@ -88,6 +90,8 @@ PANELS = (
     ("Time", "since training began [s]", r"seconds"),
     ("Other scalars", "value", r".*"),
 )
+
+SEVERAL = ("Rewards", "Spread of rewards in a group", "Accuracy of the next token", "Shares", "Other scalars")
 
 
 @matplotlib.rc_context(STYLE)
@@ -123,7 +127,8 @@ def plot_curves(stages: Mapping[int, Mapping], metric: str) -> Figure:
             for stage in stages.values():
                 if stage["valid"][metric] is not None:
                     axis.plot(stage["epoch"], stage["valid"][metric], "*", color=COLOURS[1], markersize=9)
-        if len(lines) > 1:
+        # a panel that could have shown other scalars has to name the one it shows
+        if len(lines) > 1 or title in SEVERAL:
             columns = 2 if max(len(short) for _, short in lines) > 2 else 5
             axis.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.2), ncols=columns, columnspacing=1, handlelength=1.5)
         axis.set(title=title, xlabel="epoch", ylabel=label)
@@ -227,6 +232,8 @@ def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Fi
         models: name -> a frame of :func:`recall_by_bin`; all with the same bins.
         label: what the bins are of.
         k: cut-off, for the axis.
+
+    The axis ends above the intervals of bins with at least :data:`FEW_USERS` users; those of smaller bins may leave it.
     """
     first = next(iter(models.values()))
     figure = Figure(figsize=(max(5.2, 1.1 * len(first) + 0.22 * len(first) * len(models)), 4.6), layout="constrained")
@@ -240,7 +247,10 @@ def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Fi
                        color=colours[name], marker=MARKERS[number % len(MARKERS)], markersize=5, elinewidth=1,
                        capsize=2, label=name)  # fmt: skip
     above.set(ylabel=f"test Recall@{k}")
-    above.set_ylim(bottom=-0.02 * max(frame.high.max() for frame in models.values()))  # whole markers at 0
+    every = pd.concat(models.values())
+    # intervals of a few users would leave no room for the others
+    top = max(every.recall.max(), every.high[every.users >= FEW_USERS].max() if (first.users >= FEW_USERS).any() else 1)
+    above.set_ylim(-0.02 * top, min(1.02, 1.05 * top))  # whole markers at 0 and at 1
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(models)))
     below.bar(places, first.users, width=0.7, color=GREY)
     for place, users in zip(places, first.users):

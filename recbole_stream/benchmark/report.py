@@ -57,7 +57,7 @@ def write_report(folder: str | Path) -> Path:
         ("Accuracy and time", _costs(rows)),
         ("History length and popularity", _bins(folder, rows)),
         ("Training", _curves(folder, rows)),
-        ("Semantic IDs", _tokenizer(folder)),
+        ("Semantic IDs", _tokenizers(folder, rows)),
         ("How it was made", _environment(rows)),
         ("Configuration", _configuration(rows)),
     ]
@@ -100,7 +100,7 @@ def _results(rows: Sequence[Row]) -> str:
         line.append(_with_deviation(_mean(row.train_seconds for row in group), ".1f"))
         line.append(_with_deviation(_mean(row.rank_seconds_per_1000_users for row in group), ".2f"))
         line.append(" / ".join(_distinct(f"{row.parameters:,}" for row in group)))
-        line.append(str(len(group)))
+        line.append(", ".join(str(row.seed) for row in group))
     headings += ["train s", "rank s/1000 users", "parameters", "seeds"]
     return table(headings, lines) + note(
         "Test split, unless a column says valid. Best of a column bold, second underlined. With several seeds: mean ± "
@@ -195,7 +195,7 @@ def _bins(folder: Path, rows: Sequence[Row]) -> str:
             plot_bins(frames, label, k),
             column,
             f"Recall@{k} of test users by {label}. Bars: Wilson's 95 % interval over the users of a bin, whose hits are "
-            "averaged over seeds first. Bins without users are left out.",
+            "averaged over seeds first. Bins without users are left out; bars of bins of few users may leave the frame.",
         )
     return figures
 
@@ -225,6 +225,15 @@ def _curves(folder: Path, rows: Sequence[Row]) -> str:
     return "".join(content)
 
 
+def _tokenizers(folder: Path, rows: Sequence[Row]) -> str:
+    """The tokenizer of the run, or that of each of its seeds."""
+    content = _tokenizer(folder)
+    for seed in sorted({row.seed for row in rows}):
+        own = _tokenizer(folder / f"tokenizer-seed{seed}")
+        content += heading(f"Seed {seed}") + own if own else ""
+    return content
+
+
 def _tokenizer(folder: Path) -> str:
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -246,7 +255,7 @@ def _tokenizer(folder: Path) -> str:
             [str(number), f"{level['codebook_size']:,}", f"{level['used']:,}", f"{level['perplexity']:.1f}"]
             for number, level in enumerate(report["levels"], 1)
         ]
-    content = table([], facts, style="values") + heading("Codes in use")
+    content = table([], facts, style="values") + note("The codes in use at each level:")
     content += table(["level", "codebook size", "used", "perplexity"], levels)
     file = folder / "tokenizer.png"
     if file.is_file():

@@ -99,6 +99,10 @@ class TestCurves:
         assert loss.get_xydata().tolist() == [[0, 3], [1, 2]] and sft.get_xydata().tolist() == [[0, 2], [1, 1]]
         assert [text.get_text() for text in panel(figure, "Loss and its parts").get_legend().get_texts()] == ["loss", "sft"]
 
+    def test_a_reward_alone_is_named(self):
+        legend = panel(plot_curves({1: self.stage()}, "ndcg@10"), "Rewards").get_legend()
+        assert [text.get_text() for text in legend.get_texts()] == ["format"]
+
     def test_epochs_without_a_value_have_no_point(self):
         figure = plot_curves({1: self.stage()}, "ndcg@10")
         assert panel(figure, "Tokens in use at each reasoning step").lines[0].get_xydata().tolist() == [[0, 9]]
@@ -218,6 +222,15 @@ class TestBins:
         assert [text.get_text() for text in below.get_xticklabels()] == ["1–5", "> 50"]
         assert above.get_ylabel() == "test Recall@10"
         assert labels(below) == ("training events of the target item", "users")
+
+
+    def test_a_bin_of_few_users_does_not_set_the_scale(self):
+        # 1 user of popularity 0 (interval up to 0.79), 400 users of popularity 60 of whom 40 are hit
+        data = recall_by_bin([frame([None] + [1] * 40 + [None] * 360, [0] + [60] * 400)], "popularity", POPULARITY_BINS)
+        above = plot_bins({"A": data}, "x").axes[0]
+        assert above.get_ylim()[1] == pytest.approx(1.05 * wilson_interval(0.1, 400)[1])
+        alone = plot_bins({"A": data[:1]}, "x").axes[0]
+        assert alone.get_ylim()[1] > wilson_interval(0.0, 1)[1]
 
 
 class TestScaling:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from recbole_stream.benchmark.__main__ import main
 from recbole_stream.benchmark.comparison import Comparison, comparison_csv
 from recbole_stream.benchmark.curves import curves_file, write_curves
 from recbole_stream.benchmark.ranks import ranks_file, user_metric, write_ranks
@@ -192,7 +193,7 @@ def test_means_and_marks_of_the_table(tmp_path):
     write_results(tmp_path, rows, {})
     text = write_report(tmp_path).read_text(encoding="utf-8")
     # A: mean 0.2, deviation sqrt((0.1² + 0.1²) / 1) = 0.1414; seconds 10 and 20: mean 15, sqrt(5² + 5²) = 7.1
-    assert line_of(Page(text), "A") == ["A", "", "0.2000 ± 0.1414", "15.0 ± 7.1", "–", "1,000", "2"]
+    assert line_of(Page(text), "A") == ["A", "", "0.2000 ± 0.1414", "15.0 ± 7.1", "–", "1,000", "1, 2"]
     assert "<strong>0.5000 ± 0.0000</strong>" in text and "<u>0.2000 ± 0.1414</u>" in text
     assert text.count("<strong>") == 1 and text.count("<u>") == 1
 
@@ -200,7 +201,7 @@ def test_means_and_marks_of_the_table(tmp_path):
 def test_one_seed_has_no_deviation_and_one_model_no_mark(tmp_path):
     write_results(tmp_path, [Row("A", "", "d", 3, {"ndcg@10": 0.25}, {"ndcg@10": 0.125}, None, None, 7)], {})
     text = write_report(tmp_path).read_text(encoding="utf-8")
-    assert line_of(Page(text), "A") == ["A", "", "0.1250", "0.2500", "–", "–", "7", "1"]
+    assert line_of(Page(text), "A") == ["A", "", "0.1250", "0.2500", "–", "–", "7", "3"]
     assert "<strong>" not in text and Page(text).sections == ["Results", "How it was made"]
 
 
@@ -226,6 +227,19 @@ def test_paired_tests_and_tokenizer_as_stored(run):
     ]  # fmt: skip
     assert line_of(page, "items moved") == ["items moved", "7"]
     assert line_of(page, "reconstruction error") == ["reconstruction error", "25.00% of the variance of the embeddings"]
+
+
+def test_a_tokenizer_of_each_seed_is_shown_under_its_name(run):
+    for seed in (1, 2):
+        for name in ("tokenizer.json", "tokenizer.png"):
+            target = run / f"tokenizer-seed{seed}" / name
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes((run / name).read_bytes())
+    for name in ("tokenizer.json", "tokenizer.png"):
+        (run / name).unlink()
+    page = page_of(run)
+    assert page.sections == ALL and page.elements.count("img") == 2
+    assert "Seed 1" in page.text and "Seed 2" in page.text
 
 
 @pytest.mark.parametrize(
@@ -280,6 +294,15 @@ def test_a_folder_without_results_is_named(tmp_path):
     write_results(tmp_path, [], {})
     with pytest.raises(InputError, match="has no rows"):
         write_report(tmp_path)
+
+
+def test_the_command_writes_the_page_again_or_says_why_not(run, capsys):
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"Written to {run / 'report.html'}\n"
+    assert (run / "report.html").stat().st_size > 0
+    assert main(["report", str(run / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert "results.json does not exist" in error and error.count("\n") == 1
 
 
 def test_light_dark_and_paper_have_a_style(run):
