@@ -87,10 +87,10 @@ def fit(
     """
     config = trainer.config
     named = {"saved": True, "show_progress": config["show_progress"], "callback_fn": callback}
+    trainer.saved_model_file = checkpoint_file(config) or trainer.saved_model_file
     if not config["resume_dir"] or type(trainer).fit is not Trainer.fit:
         trainer.fit(train_data, valid_data, **named)
         return
-    trainer.saved_model_file = checkpoint_file(config)
     progress = Progress(_file(config, "epochs"), _owner(config, f"{len(train_data._dataset)} samples"))
     kept = _Kept(trainer, (train_data, valid_data), beside)
     state = progress.load()

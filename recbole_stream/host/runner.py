@@ -174,6 +174,8 @@ def _open_folder(options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         changed = [key for key, value in options.items() if before.get(key) != value]
         if changed:
             raise InputError(f"A resumed run keeps its options, but {changed[0]} is another one: leave it out.")
+        for half in folder.rglob(".*.tmp"):  # files that a kill left half-written
+            half.unlink()
         return folder, before
     if given is None:
         models = "-".join(options.get("model") or ["run"])
