@@ -41,7 +41,7 @@ def test_streamrec_gives_four_rows_and_all_files(small, capsys):
     assert [row for row in rows if row["model"] == "STREAMRec" and row["final"]] == [best]
     # the twin has the same sizes and, beside its time, the same number of parameters that rank
     assert len({row["parameters"] for row in rows}) == 1
-    for name in ("table.md", "table.tex", "table.csv", "tokenizer.json", "tokenizer.png"):
+    for name in ("table.md", "table.tex", "table.csv", "tokenizer.json", "tokenizer.png", "report.html"):
         assert Path("out", name).stat().st_size > 0
     assert Path("out/run.log").exists()
     assert len(list(Path("out/checkpoints").iterdir())) == 4
