@@ -76,7 +76,8 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
             config["max_train_seconds"] = done["STREAMRec", seed][-1].train_seconds
         # semantic IDs follow the seed as everything does
         tokenizer_folder = folder / f"tokenizer-seed{seed}" if "seeds" in options else folder
-        done[name, seed] = run_job(config, folder, command, tokenizer_folder)
+        outcome = run_job(config, folder, command, tokenizer_folder)
+        done[name, seed] = from_first(lambda: outcome)  # the processes' own clocks differ
         if is_first():
             _write(_ordered(done, names), folder)
     rows = _ordered(done, names)
