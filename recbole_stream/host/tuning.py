@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 from recbole.config import Config
+from recbole.utils import get_model
 
 from recbole_stream.benchmark.results import write_atomically
 from recbole_stream.benchmark.search import Domain, Trial, best_trial, parse_space, trials_csv, trials_table
@@ -22,6 +23,8 @@ from recbole_stream.host.commands import guarded
 from recbole_stream.host.configuration import check_keys, check_values, known_keys, properties_dir
 from recbole_stream.host.job import configure, given_keys
 from recbole_stream.host.keys import RULES, check_combinations
+from recbole_stream.host.models import STREAMRec
+from recbole_stream.host.plugins import plugin_list
 from recbole_stream.host.registration import MODELS
 from recbole_stream.host.tuning_trial import Sweep, read_sweep
 
@@ -43,7 +46,7 @@ python run_hyper.py --model=STREAMRec [--dataset=ml-100k] [--trials=10] [--key=v
 --resume=FOLDER         go on with a sweep that was interrupted; --trials=M adds trials
 --config_files=F,G      YAML files with further keys
 --debug                 show the traceback of an error
---key=value             a key of every trial, as in run_recbole.py"""
+--key=value             a key of every trial, as in run_recbole.py; one of the space is then not searched"""
 
 DEFAULTS = {"dataset": "ml-100k", "trials": 10, "search": "random", "scheduler": "asha"} | {
     "cpus-per-trial": 1, "gpus-per-trial": 0
@@ -117,14 +120,17 @@ def _planned(options: dict[str, Any], command: list[str]) -> Sweep:
         raise InputError(f"{folder} already holds a sweep: choose another --output_dir, or go on with --resume={folder}.")
 
     given = given_keys({key: value for key, value in options.items() if key not in OPTIONS or key == "config_files"})
-    keys = _absolute(locate_data(given, dataset), known_keys(model))
+    keys = _absolute(locate_data({"data_path": "dataset"} | given, dataset))
     config = configure(model, [model], dataset, keys, folder)
+    if config["cache_dir"]:  # one for all trials
+        keys["cache_dir"] = str(Path(config["cache_dir"]).resolve())
     raw, source = _read_space(settings.get("space"), model)
     space = parse_space(raw, source)
     check_keys(space, known_keys(model), model)
-    for key in space:
-        if key in given:
-            raise InputError(f"{key} is in {source} and given as {given[key]!r} too: leave one of them out.")
+    # what the user sets comes after every YAML of ours: such a key is not searched
+    space = {key: domain for key, domain in space.items() if key not in given}
+    if not space:
+        raise InputError(f"Every key of {source} is given a value: leave one of them free.")
     if model in MODELS:
         for key, domain in space.items():
             for value in domain.extremes:
@@ -136,7 +142,7 @@ def _planned(options: dict[str, Any], command: list[str]) -> Sweep:
         model=model,
         dataset=dataset,
         keys=keys,
-        space=raw,
+        space={key: raw[key] for key in space},
         trials=settings["trials"],
         seed=config["seed"],
         search=settings["search"],
@@ -145,7 +151,7 @@ def _planned(options: dict[str, Any], command: list[str]) -> Sweep:
         gpus=settings["gpus-per-trial"],
         metric=config["valid_metric"].lower(),
         bigger=config["valid_metric_bigger"],
-        max_epochs=_epochs(model, config, space),
+        max_epochs=_epochs(config, space),
     )
 
 
@@ -189,20 +195,21 @@ def _read_space(file: str | None, model: str) -> tuple[dict[str, Any], Path]:
         raise InputError(f"{path} is not YAML ({' '.join(str(fault).split())}).") from fault
 
 
-def _absolute(keys: dict[str, Any], known: set[str]) -> dict[str, Any]:
+def _absolute(keys: dict[str, Any]) -> dict[str, Any]:
     """Keys whose paths are absolute: workers run in folders of their own."""
-    defaults = {"data_path": "dataset"} | ({"cache_dir": "cache"} if "cache_dir" in known else {})
-    keys = defaults | keys
     for key, value in keys.items():
         path = key.endswith(("_path", "_dir")) or (key == "text_encoder" and Path(str(value)).exists())
         if path and isinstance(value, str):
             keys[key] = str(Path(value).resolve())
+    if "plugins" in keys:
+        keys["plugins"] = [str(Path(file).resolve()) for file in plugin_list(keys["plugins"])]
     return keys
 
 
-def _epochs(model: str, config: Config, space: Mapping[str, Domain]) -> int:
+def _epochs(config: Config, space: Mapping[str, Domain]) -> int:
     """The epochs of the longest trial, all stages together."""
-    stages = ("pretrain_epochs", "finetune_epochs", "reinforce_epochs") if model == "STREAMRec" else ("epochs",)
+    staged = issubclass(get_model(config["model"]), STREAMRec)
+    stages = ("pretrain_epochs", "finetune_epochs", "reinforce_epochs") if staged else ("epochs",)
     return sum(int(max(space[key].extremes)) if key in space else config[key] for key in stages)
 
 

@@ -113,7 +113,7 @@ def space() -> str:
         (["--model=NARM"], "NARM comes without one"),
         (["--model=TIGER", "--dataset=nowhere"], "There is no data set 'nowhere'"),
         (["--model=TIGER", "--learning_rat=1"], "did you mean 'learning_rate'"),
-        (["--model=TIGER", "--dropout=0.1"], "dropout is in space.yaml and given as 0.1 too"),
+        (["--model=TIGER", "--dropout=0.1", "--learning_rate=0.1"], "Every key of space.yaml is given a value"),
         (["--model=SASRec"], "Unknown key 'dropout'"),
         (["--model=TIGER", "--beam_size=3"], "beam_size is 3, but topk asks for 10"),
         (["--resume=nothing"], "nothing holds no sweep to go on with"),
@@ -144,12 +144,13 @@ def test_without_ray_the_command_says_what_to_install(space, monkeypatch, capsys
 
 def test_workers_get_absolute_paths_and_typed_values(tiny_ml100k, space):
     options = {"model": ["TIGER"], "dataset": "tiny", "space": "space.yaml", "data_path": os.path.relpath(tiny_ml100k),
-               "text_fields": ["movie_title"], "epochs": 5, "output_dir": "out"}  # fmt: skip
+               "text_fields": ["movie_title"], "epochs": 5, "dropout": 0.3, "output_dir": "out"}  # fmt: skip
     sweep = _planned(options, ["run_hyper.py"])
     assert sweep.keys["data_path"] == tiny_ml100k and sweep.keys["cache_dir"] == str(Path("cache").resolve())
     assert sweep.folder == Path("out").resolve() and sweep.max_epochs == 5
     assert (sweep.metric, sweep.bigger) == ("ndcg@10", True)
-    assert sweep.space["learning_rate"] == {"loguniform": [1e-4, 1e-2]}  # numbers, not PyYAML's strings
+    # numbers, not PyYAML's strings; what is set is not searched
+    assert sweep.space == {"learning_rate": {"loguniform": [1e-4, 1e-2]}} and sweep.keys["dropout"] == 0.3
     sweep.write()
     assert read_sweep(Path("out")) == sweep
 
