@@ -60,7 +60,8 @@ def stage_progress(config: Config, number: int, fingerprint: str) -> Progress | 
     """
     if not config["resume_dir"]:
         return None
-    return Progress(_file(config, f"stage-{number}"), _owner(config, fingerprint), config["save_seconds"])
+    owner = _owner(config, f"stage {number} of {fingerprint}")
+    return Progress(_file(config, f"stage-{number}"), owner, config["save_seconds"])
 
 
 def _file(config: Config, part: str) -> Path:

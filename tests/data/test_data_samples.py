@@ -23,6 +23,24 @@ class TestBatch:
         assert batch.targets.tolist() == [30, 20]
         assert batch.rows.tolist() == [2, 1]
 
+    def test_a_part_knows_the_whole(self):
+        batch = self.samples.batch(torch.tensor([2, 1, 0]), slice(1, None, 2))
+        assert (batch.rows.tolist(), batch.histories.tolist()) == ([1], [[5, 6]])
+        assert (batch.whole, batch.shared) == (3, True)
+        assert not self.samples.batch(torch.tensor([2, 1, 0])).shared
+
+    def test_parts_draw_what_the_whole_draws(self):
+        rows = torch.tensor([2, 1, 0])
+
+        def drawn(part):
+            torch.manual_seed(0)
+            return self.samples.batch(rows, part).uniform(2, 4)
+
+        whole = drawn(slice(None))
+        assert whole.shape == (3, 2, 4) and len(whole.unique()) == 24
+        for part in (slice(0, None, 2), slice(1, None, 2)):
+            assert torch.equal(drawn(part), whole[part])
+
     def test_lengths_stay_on_the_cpu(self):
         moved = self.samples.to("meta")
         assert (moved.histories.device.type, moved.targets.device.type) == ("meta", "meta")

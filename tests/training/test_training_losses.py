@@ -69,6 +69,16 @@ class TestStateContrast:
         assert loss.item() == 0
         assert torch.equal(states.grad, torch.zeros_like(states))
 
+    def test_parts_of_a_batch_meet_all_of_its_targets(self):
+        # the two halves of the first test's batch: ln 4/3 / 3 + ln 4 * 2/3, and ln 4/3
+        targets = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        states = torch.tensor([[[3.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 5.0]]])
+        losses = [
+            state_contrast(states[part], targets, torch.tensor([7, 8]), 1 / LN3, part).item()
+            for part in (slice(0, None, 2), slice(1, None, 2))
+        ]
+        assert losses == pytest.approx([math.log(4 / 3) / 3 + math.log(4) * 2 / 3, math.log(4 / 3)])
+
     def test_autocast_does_not_round_the_cosines(self):
         generator = torch.Generator().manual_seed(0)
         states = torch.randn(8, 2, 16, generator=generator)
