@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from recbole_stream.model.backbone import BackboneConfig, Encoder, Memory
+from recbole_stream.model.deliberation import Deliberation
 from recbole_stream.model.prefix import Prefix, TokenDecoder
 from recbole_stream.model.reasoning import ReasoningHead, nearest_token
 from recbole_stream.model.tiger import TIGERModel
@@ -32,10 +33,17 @@ class STREAMRecModel(nn.Module):
         config: sizes of the backbone.
         tokens: the vocabulary and the items' semantic IDs.
         reasoning_mlp, reasoning_scale: see :class:`ReasoningHead`.
+        deliberation: the other views of a history, which the generative one is weighed against at the end; None
+            leaves the model to its likelihood, as in the paper.
     """
 
     def __init__(
-        self, config: BackboneConfig, tokens: ItemTokens, reasoning_mlp: str = "residual", reasoning_scale: str = "raw"
+        self,
+        config: BackboneConfig,
+        tokens: ItemTokens,
+        reasoning_mlp: str = "residual",
+        reasoning_scale: str = "raw",
+        deliberation: Deliberation | None = None,
     ) -> None:
         super().__init__()
         self.tokens = tokens
@@ -43,6 +51,7 @@ class STREAMRecModel(nn.Module):
         self.decoder = TokenDecoder(config)
         self.reasoning = ReasoningHead(config.hidden_size, reasoning_mlp, reasoning_scale)
         self.reference = TIGERModel(config, copy.deepcopy(tokens))
+        self.deliberation = deliberation
         # reasoning tokens to write before the item: 0 until a stage has trained some (then q or l)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.share_reference()

@@ -1,0 +1,95 @@
+"""Ranking by deliberation: candidates of all views, each scored by all views."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_stream.decoding.beam import beam_search, score_items
+from recbole_stream.decoding.rank import thought
+from recbole_stream.decoding.trie import Trie
+from recbole_stream.model.memory import keep_freed_memory
+from recbole_stream.model.streamrec import STREAMRecModel
+
+__all__ = ["candidate_views", "deliberate", "rank_by_states", "view_scores"]
+
+_CATALOGUE = 1 << 24  # entries of [histories, items] that are held at once
+
+
+@torch.no_grad()
+def candidate_views(
+    model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int
+) -> tuple[Tensor, Tensor]:
+    """The items worth a second look, and what every view says of them.
+
+    Candidates are those that the other views find together, and those that the beam search finds.
+
+    Args:
+        histories: item ids [B, L], 0 as padding on the right.
+        trie: of the catalogue.
+        beams: width of the search.
+        candidates: how many the other views bring.
+
+    Returns:
+        items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``.
+    """
+    slow = model.deliberation
+    prefix = thought(model, histories)
+    catalogue = slow.catalogue(histories)  # [B, n + 1, 4]
+    together = (catalogue * slow.weights[1:]).sum(-1)
+    together[:, 0] = -torch.inf
+    found = together.topk(min(candidates, together.shape[1] - 1), 1).indices
+    likelihood = score_items(prefix, found)
+    if slow.used[0]:
+        reached, log_probs = beam_search(prefix, trie, beams)
+        twice = (reached[:, :, None] == found[:, None]).any(-1) | (reached == 0)
+        found = torch.cat([found, reached.masked_fill(twice, 0)], 1)
+        likelihood = torch.cat([likelihood, log_probs.masked_fill(twice, 0.0)], 1)
+    others = catalogue.gather(1, found[..., None].expand(-1, -1, catalogue.shape[-1]))
+    return found, torch.cat([likelihood[..., None], others], -1)
+
+
+@torch.no_grad()
+def deliberate(
+    model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, top: int
+) -> tuple[Tensor, Tensor]:
+    """The best next items by all views: items [B, top] and their scores [B, top], best first."""
+    keep_freed_memory()
+    items, scores = [], []
+    for part in histories.split(_rows(model, beams + candidates)):
+        found, views = candidate_views(model, _trim(part), trie, beams, candidates)
+        weighed = (views * model.deliberation.weights).sum(-1).masked_fill(found == 0, -torch.inf)
+        best, order = weighed.topk(min(top, weighed.shape[1]), 1)
+        items.append(found.gather(1, order))
+        scores.append(best)
+    return torch.cat(items), torch.cat(scores)
+
+
+@torch.no_grad()
+def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The best next items by the matching tower alone: items [B, top] and log-probabilities [B, top]."""
+    items, scores = [], []
+    for part in histories.split(_rows(model, 1)):
+        logits = model.deliberation.matcher(_trim(part)).log_softmax(-1)
+        best, found = logits.topk(min(top, logits.shape[1] - 1), 1)
+        items.append(found)
+        scores.append(best)
+    return torch.cat(items), torch.cat(scores)
+
+
+@torch.no_grad()
+def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """The weighed score of given items: histories [B, L], items [B, C] -> [B, C]."""
+    likelihood = score_items(thought(model, histories), items)
+    catalogue = model.deliberation.catalogue(histories)
+    others = catalogue.gather(1, items[..., None].expand(-1, -1, catalogue.shape[-1]))
+    return (torch.cat([likelihood[..., None], others], -1) * model.deliberation.weights).sum(-1)
+
+
+def _rows(model: STREAMRecModel, prefixes: int) -> int:
+    """Histories at once: the activations of their prefixes, and their scores of the catalogue, have to fit."""
+    return max(1, min(8192 // prefixes if prefixes > 1 else 1024, _CATALOGUE // model.tokens.n_items))
+
+
+def _trim(histories: Tensor) -> Tensor:
+    return histories[:, : max(1, int((histories > 0).sum(1).max()))]

@@ -1,0 +1,61 @@
+"""Slow ranking: several views of one history, each over the whole catalogue, weighed against each other.
+
+The generative likelihood P(item | history, reasoning) is one view. The others look at what it cannot see: a state
+matched with each item's own vector, what followed these items in other users' sequences, which items read like
+them, and whether the user has the item already. How much each view says differs from one data set to the next, so
+the weights are chosen on the validation split (:func:`recbole_stream.training.deliberate.fit_weights`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.matching import Matcher
+
+__all__ = ["RANKINGS", "VIEWS", "Deliberation"]
+
+VIEWS = ("generation", "state", "memory", "content", "seen")
+RANKINGS = ("generation", "states", "deliberation")
+
+# share of the memory's mass that an item gets which it has never seen: one in a thousand
+_UNSEEN = 1e-3
+
+
+class Deliberation(nn.Module):
+    """The views beside the generative one, and the weights of all.
+
+    Attributes:
+        weights: of the views, in the order of ``VIEWS``, [5].
+        ranking: index into ``RANKINGS``: by what the model ranks.
+
+    Args:
+        matcher: the matching tower.
+        transitions: the memory of training sequences.
+        content: similarity of texts; None where items have no text (the view is then 0).
+        switched_off: views whose weight stays 0.
+    """
+
+    def __init__(
+        self, matcher: Matcher, transitions: Transitions, content: Content | None, switched_off: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__()
+        self.matcher, self.transitions, self.content = matcher, transitions, content
+        self.used = tuple(
+            view not in switched_off and not (view == "content" and content is None) for view in VIEWS
+        )
+        # from these the first candidates come; the fit replaces them
+        first = torch.tensor([0.1, 0.5, 0.5, 1.0, -3.0]) * torch.tensor(self.used)
+        self.register_buffer("weights", first)
+        self.register_buffer("ranking", torch.zeros((), dtype=torch.long))
+        self.requires_grad_(False)
+
+    def catalogue(self, histories: Tensor) -> Tensor:
+        """All views but the generative one: item ids [B, L] -> [B, n_items + 1, 4]."""
+        state = self.matcher(histories).log_softmax(-1)
+        state[:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
+        memory = (self.transitions(histories) + _UNSEEN).log()
+        content = torch.zeros_like(state) if self.content is None else self.content(histories)
+        seen = torch.zeros_like(state).scatter_(1, histories, 1.0)
+        return torch.stack([state, memory, content, seen], -1)

@@ -1,0 +1,67 @@
+"""The matching tower: a state of the history against a vector of every item in the catalogue.
+
+Eq. 14 asks of the states s_j that they match the target representation t, the mean of the target's token
+embeddings. A state that is to rank the whole catalogue needs more than t, since items share their tokens with others:
+an item's vector is the token mean plus an embedding of its own plus a projection of its text. The encoder is not the
+decoder's: two that were trained apart err apart, and that is worth more to their sum than shared weights.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from recbole_stream.model.backbone import BackboneConfig, Encoder, RMSNorm
+from recbole_stream.model.linear import Linear, product
+from recbole_stream.model.tokens import padding_bias
+
+__all__ = ["Matcher"]
+
+
+class Matcher(nn.Module):
+    """History -> state s [H]; item -> vector v [H]; logit s · v over the catalogue.
+
+    Args:
+        config: sizes; the encoder's layers and the dropout are used.
+        table: tokens of every item [n_items + 1, m], row 0 being padding.
+        vocabulary: number of tokens V.
+        text: embeddings of the items' texts [n_items + 1, D], row 0 unused; None where items have no text.
+    """
+
+    def __init__(self, config: BackboneConfig, table: Tensor, vocabulary: int, text: Tensor | None) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.register_buffer("table", table.clone(), persistent=False)
+        self.own = nn.Embedding(len(table), size)
+        self.tokens = nn.Embedding(vocabulary, size)
+        # small at first: the logits of the start are nearly equal
+        nn.init.normal_(self.own.weight, std=0.02)
+        nn.init.normal_(self.tokens.weight, std=0.04)
+        self.project = None
+        if text is not None:
+            centred = text - text[1:].mean(0)
+            self.register_buffer("text", centred / centred[1:].std(), persistent=False)
+            self.project = Linear(text.shape[1], size)
+            nn.init.normal_(self.project.weight, std=0.1 * text.shape[1] ** -0.5)
+        self.norm = RMSNorm(size)
+        self.encoder = Encoder(config)
+
+    def vectors(self) -> Tensor:
+        """One vector an item, [n_items + 1, H]."""
+        vectors = self.own.weight + self.tokens(self.table).mean(1)
+        return vectors if self.project is None else vectors + self.project(self.text)
+
+    def states(self, histories: Tensor, vectors: Tensor) -> Tensor:
+        """Item ids [B, L], 0 as padding on the right -> the encoder's output at the last item, [B, H]."""
+        inputs = self.norm(vectors[histories])
+        hidden = self.encoder(inputs, padding_bias(histories))
+        last = (histories > 0).sum(1).sub(1).clamp(min=0)
+        return hidden[torch.arange(len(last), device=last.device), last]
+
+    def forward(self, histories: Tensor) -> Tensor:
+        """Item ids [B, L] -> logits over the catalogue [B, n_items + 1], -inf for the padding item."""
+        vectors = self.vectors()
+        logits = product(self.states(histories, vectors), vectors).float()
+        closed = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+        closed[0] = True
+        return logits.masked_fill(closed, -torch.inf)

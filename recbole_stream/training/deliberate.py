@@ -1,0 +1,73 @@
+"""Training for deliberation: the matching tower, and the weights of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+from torch import Tensor
+
+from recbole_stream.data.samples import Batch
+from recbole_stream.model.deliberation import RANKINGS
+from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.training.loop import Objective
+
+__all__ = ["Match", "fit_weights"]
+
+
+class Match(Objective):
+    """Cross-entropy of the next item over the whole catalogue (Eq. 14 with every item as a negative).
+
+    Only the matching tower is trained; what generates stays as it is.
+
+    Args:
+        model: with its ``deliberation``; it ranks by states from here on.
+    """
+
+    name = "States"
+
+    def __init__(self, model: STREAMRecModel) -> None:
+        self.model = model
+        model.requires_grad_(False)
+        model.deliberation.matcher.requires_grad_(True)
+        model.deliberation.ranking.fill_(RANKINGS.index("states"))
+
+    def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        yield F.cross_entropy(self.model.deliberation.matcher(batch.histories), batch.targets), {}
+
+
+def fit_weights(
+    views: np.ndarray, targets: np.ndarray, present: np.ndarray, used: tuple[bool, ...], ridge: float = 1e-3
+) -> np.ndarray:
+    """Weights under which the target is likeliest among a user's candidates (a conditional logit; convex).
+
+    Args:
+        views: of every candidate, [U, C, F].
+        targets: place of the target among the candidates [U].
+        present: which places hold a candidate [U, C].
+        used: which of the F weights may differ from 0.
+        ridge: of the squared weights, in nats a user; it decides where views say the same.
+
+    Returns:
+        weights [F] in float64.
+    """
+    columns = np.flatnonzero(used)
+    x = views[..., columns].astype(np.float64)
+    rows = np.arange(len(x))
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = np.where(present, x @ weights, -np.inf)
+        total = logsumexp(scores, axis=1, keepdims=True)
+        share = np.exp(scores - total)
+        value = (total[:, 0] - scores[rows, targets]).mean() + ridge * weights @ weights
+        gradient = (np.einsum("uc,ucf->uf", share, x) - x[rows, targets]).mean(0) + 2 * ridge * weights
+        return value, gradient
+
+    fitted = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B")
+    weights = np.zeros(views.shape[-1])
+    weights[columns] = fitted.x
+    return weights

@@ -1,0 +1,103 @@
+"""The weights of the views, and the training of the matching tower."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from recbole_stream.data.samples import Batch
+from recbole_stream.model.deliberation import Deliberation
+from recbole_stream.model.lookup import Transitions
+from recbole_stream.model.matching import Matcher
+from recbole_stream.training.deliberate import Match, fit_weights
+from tests.helpers import backbone, catalogue, random_histories, streamrec
+
+ALL = (True, True, True)
+
+
+def choices(weights, users, seed):
+    """Candidates with random views, and targets drawn with the softmax of the weighted views."""
+    rng = np.random.default_rng(seed)
+    views = rng.normal(size=(users, 12, len(weights)))
+    noisy = views @ np.asarray(weights) + rng.gumbel(size=(users, 12))
+    return views, noisy.argmax(1), np.ones((users, 12), dtype=bool)
+
+
+def test_planted_weights_come_back():
+    # the standard error of a weight with 20,000 users is about .01
+    fitted = fit_weights(*choices([1.0, -2.0, 0.0], 20_000, 0), ALL, ridge=0.0)
+    assert np.allclose(fitted, [1.0, -2.0, 0.0], atol=0.05)
+
+
+def test_one_user_two_candidates_by_hand():
+    # the target's one view is 1, the other's 0: the loss is log(1 + e^-w) + r w^2, least where 2 r w = 1 / (1 + e^w),
+    # which r = 1 / (2 (1 + e)) puts at w = 1
+    ridge = 1 / (2 * (1 + np.e))
+    fitted = fit_weights(np.array([[[1.0], [0.0]]]), np.array([0]), np.ones((1, 2), bool), (True,), ridge)
+    assert fitted[0] == pytest.approx(1.0, abs=1e-4)
+
+
+def test_places_without_a_candidate_change_nothing():
+    views, targets, present = choices([1.0, 0.5, -1.0], 300, 1)
+    rng = np.random.default_rng(2)
+    more = np.concatenate([views, rng.normal(size=(300, 4, 3)) * 50], 1)
+    padded = np.concatenate([present, np.zeros((300, 4), bool)], 1)
+    assert np.allclose(fit_weights(more, targets, padded, ALL), fit_weights(views, targets, present, ALL), atol=1e-4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), st.integers(0, 5))
+def test_views_that_are_not_used_weigh_exactly_0_and_no_other_weights_are_likelier(used, seed):
+    views, targets, present = choices([1.0, -1.0, 0.5], 200, seed)
+    fitted = fit_weights(views, targets, present, tuple(used))
+    assert all(weight == 0 for weight, use in zip(fitted, used) if not use)
+
+    def loss(weights):
+        scores = views @ weights
+        likelihood = scores[np.arange(200), targets] - np.log(np.exp(scores).sum(1))
+        return -likelihood.mean() + 1e-3 * weights @ weights
+
+    for column in np.flatnonzero(used):
+        for step in (-0.05, 0.05):
+            moved = fitted.copy()
+            moved[column] += step
+            assert loss(moved) > loss(fitted)
+
+
+def tower():
+    codes = catalogue(20, (4, 4, 4))
+    model = streamrec(codes, (4, 4, 4))
+    histories = random_histories(20, [3] * 30)
+    memory = Transitions(histories[:, :2], torch.full((30,), 2), histories[:, 2], 21, 2, 0.5, 0.0, 0.7)
+    matcher = Matcher(backbone(), model.tokens.table, model.tokens.vocabulary, None)
+    model.deliberation = Deliberation(matcher, memory, None)
+    return model, Batch(histories[:, :2], histories[:, 2], torch.arange(30))
+
+
+def test_only_the_tower_is_trained_and_it_learns():
+    model, batch = tower()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    objective = Match(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=0.01)
+    losses = []
+    for _ in range(20):
+        loss, _ = next(objective.losses(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed and all(name.startswith("deliberation.") for name in changed)
+
+
+def test_the_loss_is_the_cross_entropy_over_all_items():
+    model, batch = tower()
+    model.eval()
+    loss, _ = next(Match(model).losses(batch))
+    with torch.no_grad():
+        logits = model.deliberation.matcher(batch.histories)[:, 1:]
+        by_hand = logits.logsumexp(1) - logits.gather(1, batch.targets[:, None] - 1)[:, 0]
+    assert loss.item() == pytest.approx(by_hand.mean().item(), rel=1e-5)
