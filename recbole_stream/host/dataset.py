@@ -30,6 +30,7 @@ class SemanticIDDataset(SequentialDataset):
     Attributes:
         semantic_ids (SemanticIDs): row i is item i + 1.
         similar (torch.Tensor): ``[item_num, similar_items]``, the most similar other items; row 0 unused.
+        text (torch.Tensor): ``[item_num, D]``, embeddings of the items' texts, row 0 unused; None without text.
         encoder (dict): which text encoder was used and on how many items.
         fingerprint (str): of the items and their IDs; a checkpoint belongs to one fingerprint.
     """
@@ -51,9 +52,10 @@ class SemanticIDDataset(SequentialDataset):
             self.semantic_ids = read_semantic_ids(path, items, unique=config["unique_ids"], id_field=self.iid_field)
             self.encoder = {"encoder": None, "semantic_ids_file": config["semantic_ids_file"]}
             neighbours = nearest_by_ids
-            vectors = self.semantic_ids.codes
+            vectors, self.text = self.semantic_ids.codes, None
         else:
             vectors = self._embed(items)
+            self.text = torch.from_numpy(np.vstack([np.zeros_like(vectors[:1]), vectors]))
             self.semantic_ids = build_semantic_ids(
                 vectors,
                 method=config["tokenizer"],

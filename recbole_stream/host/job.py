@@ -228,11 +228,8 @@ def _load(config: Config) -> Dataset:
 
 def _parameters(model: torch.nn.Module) -> int:
     """Parameters that ranking needs: STREAM-Rec's frozen reference and its MLPs only serve training."""
-    counted = model.parameters()
-    if isinstance(model, STREAMRec):
-        network = model.network
-        counted = [p for part in (network.tokens, network.encoder, network.decoder) for p in part.parameters()]
-    return sum(parameter.numel() for parameter in counted)
+    parts = model.ranking_parts if isinstance(model, STREAMRec) else [model]
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
 
 
 def _log_into(file: Path) -> None:

@@ -19,6 +19,7 @@ from recbole_stream.host.configuration import (
     one_of,
     optional,
 )
+from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.training.reinforce import REWARDS
 
 __all__ = ["RULES", "check_combinations"]
@@ -101,6 +102,21 @@ RULES: dict[str, Rule] = {
         and any(value.values()),
     ),
     "reinforce_positions": one_of("thinking", "all"),
+    # deliberation
+    "matching_epochs": _count,
+    "matching_learning_rate": _rate,
+    "matching_patience": _count,
+    "matching_dropout": number(minimum=0, maximum=0.9),
+    "lookup_window": _positive,
+    "lookup_decay": number(above=0, maximum=1),
+    "lookup_backward": _share,
+    "lookup_recency": number(above=0, maximum=1),
+    "candidates": _positive,
+    "weigh_users": _positive,
+    "views_off": Rule(
+        f"a list of some of {', '.join(VIEWS)}, but not all",
+        lambda value: value is None or (isinstance(value, list) and set(value) < set(VIEWS)),
+    ),
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,

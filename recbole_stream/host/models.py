@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,15 +11,19 @@ from recbole.config import Config
 from recbole.data.interaction import Interaction
 from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
-from torch import Tensor
+from torch import Tensor, nn
 
 from recbole_stream.data.samples import Batch
 from recbole_stream.decoding.beam import fill_scores
+from recbole_stream.decoding.deliberate import deliberate, rank_by_states, view_scores
 from recbole_stream.decoding.rank import item_log_probs, rank_items
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
-from recbole_stream.host.dataset import SemanticIDDataset
+from recbole_stream.host.dataset import SemanticIDDataset, samples_of
 from recbole_stream.model.backbone import BackboneConfig
+from recbole_stream.model.deliberation import RANKINGS, Deliberation
+from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
@@ -121,6 +126,27 @@ def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
     )
 
 
+def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
+    sizes = replace(_backbone(config), dropout=config["matching_dropout"])
+    recency = config["lookup_recency"]
+    samples = samples_of(dataset)
+    return Deliberation(
+        Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),
+        Transitions(
+            samples.histories,
+            samples.lengths,
+            samples.targets,
+            tokens.n_items,
+            config["lookup_window"],
+            config["lookup_decay"],
+            config["lookup_backward"],
+            recency,
+        ),
+        None if dataset.text is None else Content(dataset.text, recency),
+        tuple(config["views_off"] or ()),
+    )
+
+
 class TIGER(GenerativeRecommender):
     """History -> semantic ID of the next item; see :class:`TIGERModel`."""
 
@@ -138,11 +164,47 @@ class STREAMRec(GenerativeRecommender):
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
+        tokens = _tokens(config, dataset)
         self.network = STREAMRecModel(
-            _backbone(config), _tokens(config, dataset), config["reasoning_mlp"], config["reasoning_scale"]
+            _backbone(config),
+            tokens,
+            config["reasoning_mlp"],
+            config["reasoning_scale"],
+            _deliberation(config, dataset, tokens) if config["matching_epochs"] else None,
         )
+        self.candidates = config["candidates"]
         self.register_buffer("similar", dataset.similar, persistent=False)
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:
         return Pretrain(self.network, self.similar[:, :2], self.label_smoothing)
+
+    @property
+    def ranking(self) -> str:
+        """By what the model ranks now: its likelihood, its states, or all views."""
+        slow = self.network.deliberation
+        return RANKINGS[0 if slow is None else int(slow.ranking)]
+
+    @property
+    def ranking_parts(self) -> list[nn.Module]:
+        """What that takes: the reference and the reasoning head only serve training."""
+        network, slow = self.network, self.network.deliberation
+        writer = [network.tokens, network.encoder, network.decoder]
+        return {"generation": writer, "states": [slow], "deliberation": [*writer, slow]}[self.ranking]
+
+    def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
+        """The best ``top`` items and their scores [B, top]; log-probabilities unless all views are weighed."""
+        top = top or self.beams
+        if self.ranking == "states":
+            return rank_by_states(self.network, histories, top)
+        if self.ranking == "deliberation":
+            return deliberate(self.network, histories, self.trie, self.beams, self.candidates, top)
+        return super().rank(histories, top)
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        histories, items = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None]
+        if self.ranking == "states":
+            return self.network.deliberation.matcher(histories).log_softmax(-1).gather(1, items)[:, 0]
+        if self.ranking == "deliberation":
+            return view_scores(self.network, histories, items)[:, 0]
+        return super().predict(interaction)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
@@ -12,10 +14,13 @@ from recbole.trainer import Trainer
 from tqdm import tqdm
 
 from recbole_stream.data.samples import Samples
+from recbole_stream.decoding.deliberate import candidate_views
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.resume import checkpoint_file, stage_progress
+from recbole_stream.model.deliberation import RANKINGS, VIEWS
+from recbole_stream.training.deliberate import Match, fit_weights
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
 from recbole_stream.training.processes import add_up, from_first, processes, rank
@@ -83,6 +88,7 @@ class GenerativeTrainer(Trainer):
                 self._stage(
                     number, make_objective(), schedule, evaluate_first, samples, valid_data, show_progress, callback_fn
                 )
+            self.conclude(valid_data, show_progress)
         finally:
             self.logger.disabled = False
         final = self.final
@@ -98,6 +104,9 @@ class GenerativeTrainer(Trainer):
         """The stages: how to make the objective once the stages before have ended, its schedule, and whether
         the model as it enters competes for the stage's best epoch."""
         raise NotImplementedError
+
+    def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
+        """What follows the stages; nothing unless a model has something to choose on the validation split."""
 
     def schedule(self, epochs: str, learning_rate: str, patience: str, **changes) -> Schedule:
         """A schedule from the configuration; the first three name the stage's own keys."""
@@ -145,6 +154,10 @@ class GenerativeTrainer(Trainer):
             evaluate_first=evaluate_first,
             show_progress=show_progress,
         )
+        self._finish(result)
+
+    def _finish(self, result: StageResult) -> None:
+        """Keep the checkpoint of a stage, and its weights where it is the best so far."""
         seconds = result.seconds + (self.stages[-1].seconds if self.stages else 0.0)
         stage = Stage(result, self.saved_model_file.replace(".pth", f"-{result.name}.pth"), seconds)
         self.best_valid_score = result.valid[self.valid_metric]
@@ -234,7 +247,11 @@ class STREAMRecTrainer(GenerativeTrainer):
             )
             return Reinforce(network, self.model.trie, similar, options)
 
-        return [
+        def match() -> Objective:
+            self.model.load_state_dict(self._final_weights)  # what generates best is what the states stand beside
+            return Match(network)
+
+        stages = [
             (self.model.first_objective, self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience"), False),
             (finetune, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"), False),
             (
@@ -252,6 +269,43 @@ class STREAMRecTrainer(GenerativeTrainer):
                 True,
             ),
         ]
+        if network.deliberation is not None:
+            schedule = self.schedule("matching_epochs", "matching_learning_rate", "matching_patience", ema=0.0)
+            stages.append((match, schedule, False))
+        return stages
+
+    def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
+        """Choose the weights of the views on the validation split."""
+        slow = self.model.network.deliberation
+        if slow is None:
+            return
+        began = time.perf_counter()
+        self.model.eval()
+        samples = samples_of(valid_data._dataset).to(self.device)
+        views, targets, present = self._candidates(samples, show_progress)
+        if len(targets):
+            weights = fit_weights(views, targets, present, slow.used)
+            slow.weights.copy_(torch.from_numpy(weights))
+        slow.ranking.fill_(RANKINGS.index("deliberation"))
+        named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, slow.weights.tolist()))
+        self.logger.info(f"deliberation over {len(targets)} validation users whose item is a candidate: {named}")
+        valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
+        self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))
+
+    def _candidates(self, samples: Samples, show_progress: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What :func:`fit_weights` takes, of users whose item is a candidate."""
+        model, found = self.model, []
+        chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
+        rows = chosen[: self.config["weigh_users"]]
+        order = rows[samples.lengths[rows].argsort(stable=True)]
+        for part in tqdm(order.split(128), desc="weigh", ncols=100, disable=not show_progress, leave=False):
+            batch = samples.batch(part)
+            items, views = candidate_views(model.network, batch.histories, model.trie, model.beams, model.candidates)
+            hit = items == batch.targets[:, None]
+            kept = hit.any(1)
+            found.append((views[kept].cpu().numpy(), hit[kept].int().argmax(1).cpu().numpy(), (items[kept] > 0).cpu().numpy()))
+        return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
 def _precision(key: str, device: torch.device) -> str:

@@ -11,7 +11,7 @@ SMALL = [
     "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
     "--inner_size=32", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
     "--similar_items=5", "--reasoning_steps=2", "--epochs=1", "--pretrain_epochs=1", "--finetune_epochs=1",
-    "--reinforce_epochs=1", "--reinforce_samples=64", "--reinforce_batch_size=32", "--group_size=4",
+    "--matching_epochs=1", "--candidates=10", "--reinforce_epochs=1", "--reinforce_samples=64", "--reinforce_batch_size=32", "--group_size=4",
     "--show_progress=False", "--use_gpu=False",
 ]  # fmt: skip
 
@@ -26,11 +26,12 @@ def small(tiny_ml100k: str, cache: str) -> list[str]:
     return [*SMALL, f"--data_path={tiny_ml100k}", f"--cache_dir={cache}"]
 
 
-def test_streamrec_gives_four_rows_and_all_files(small, capsys):
+def test_streamrec_gives_a_row_for_each_stage_and_all_files(small, capsys):
     assert main(["--model=STREAMRec", "--output_dir=out", *small]) == 0
     rows = json.loads(Path("out/results.json").read_text())
     assert [(row["model"], row["stage"]) for row in rows] == [
         ("TIGER", ""), ("STREAMRec", "PT"), ("STREAMRec", "SFT"), ("STREAMRec", "RL"),
+        ("STREAMRec", "States"), ("STREAMRec", "Deliberation"),
     ]  # fmt: skip
     for row in rows:
         assert set(row["test"]) == {"recall@5", "recall@10", "ndcg@5", "ndcg@10"}
@@ -39,12 +40,13 @@ def test_streamrec_gives_four_rows_and_all_files(small, capsys):
         assert {"versions", "encoder", "device", "command", "configuration"} <= set(row["run"])
     best = max((row for row in rows if row["model"] == "STREAMRec"), key=lambda row: row["valid"]["ndcg@10"])
     assert [row for row in rows if row["model"] == "STREAMRec" and row["final"]] == [best]
-    # the twin has the same sizes and, beside its time, the same number of parameters that rank
-    assert len({row["parameters"] for row in rows}) == 1
+    # the twin has the same sizes and, beside its time, the same number of parameters that rank; the tower adds its own
+    *written, states, deliberation = [row["parameters"] for row in rows]
+    assert set(written) == {written[0]} and deliberation == written[0] + states
     for name in ("table.md", "table.tex", "table.csv", "tokenizer.json", "tokenizer.png", "report.html"):
         assert Path("out", name).stat().st_size > 0
     assert Path("out/run.log").exists()
-    assert len(list(Path("out/checkpoints").iterdir())) == 4
+    assert len(list(Path("out/checkpoints").iterdir())) == 6
     printed = capsys.readouterr().out
     assert "STREAMRec" in printed and "Written to out" in printed
 
