@@ -5,16 +5,18 @@ The plan is a list of runs. Each run has ``arguments`` (how it begins), ``folder
 
 * ``["call", "package.module", "name.of.function", n]``: SIGKILL instead of the n-th call, counted from 1;
 * ``["renamed", "text", n]``: SIGKILL right after the n-th file has got a name that contains the text;
-* ``["half", n]``: SIGKILL within the n-th ``torch.save``, which has written something by then;
+* ``["half", "text", n]``: SIGKILL within the n-th ``torch.save`` into a file whose path contains the text, when
+  something is written;
 * ``["seconds", s]``: SIGKILL from outside after so many seconds;
 * ``["torn", "path"]``: no process, but the file of this path in the folder loses its second half.
 
 A process that ends before its death is an error, except for deaths by the clock, after which nothing more is done.
-Imports are done once: the processes are forked from this one.
+Imports are done once: the processes are forked from this one, which loads what the first of them has needed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import json
@@ -38,13 +40,12 @@ def arm(death: list) -> None:
     """Prepare this process for its death."""
     kind, *details = death
     if kind == "half":
-        (number,), stock, calls = details, torch.save, itertools.count(1)
+        (text, number), stock, calls = details, torch.save, itertools.count(1)
 
         def save(state, file, **named):
-            if next(calls) == number:
-                out = file if hasattr(file, "write") else open(file, "wb")
-                out.write(b"PK\x03\x04 half a checkpoint")
-                out.flush()
+            if text in str(file.name) and next(calls) == number:
+                file.write(b"PK\x03\x04 half a checkpoint")
+                file.flush()
                 die()
             stock(state, file, **named)
 
@@ -80,12 +81,19 @@ def run(arguments: list[str], death: list | None) -> int:
         if death:
             arm(death)
         status = main(["--debug", *arguments])
+        Path("modules.json").write_text(json.dumps(list(sys.modules)))
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(status)
     if death and death[0] == "seconds":
         time.sleep(death[1])
         os.kill(child, signal.SIGKILL)  # a child that has ended by now is still there to be waited for
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def load(modules: list[str]) -> None:
+    for name in modules:
+        with contextlib.suppress(Exception):  # some cannot be loaded twice, or alone
+            importlib.import_module(name)
 
 
 def play(plan: list[dict]) -> None:
@@ -99,6 +107,8 @@ def play(plan: list[dict]) -> None:
             begun = (folder / "command.json").exists()
             arguments = [f"--resume={folder}"] if begun else [*part["arguments"], f"--output_dir={folder}"]
             status = run(arguments, death)
+            if status == 0:
+                load(json.loads(Path("modules.json").read_text()))
             if death and death[0] == "seconds" and status == 0:
                 break
             expected = -signal.SIGKILL if death else 0

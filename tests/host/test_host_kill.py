@@ -12,6 +12,10 @@ import pandas as pd
 import pytest
 import torch
 
+from recbole_stream.host.commands import main
+
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = [
     "--model=STREAMRec,SASRec", "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32",
@@ -20,29 +24,30 @@ ARGUMENTS = [
     "--pretrain_epochs=2", "--finetune_epochs=3", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.1",
     "--reinforce_epochs=2", "--reinforce_samples=128", "--reinforce_batch_size=16", "--group_size=4", "--ema=0.9",
     "--dropout=0.1", "--train_batch_size=512", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01",
-    "--show_progress=False", "--gpu_id=", "--state=warning",
+    "--matching_epochs=2", "--show_progress=False", "--gpu_id=", "--state=warning",
 ]  # fmt: skip
 
 _STEP, _SASREC_STEP = ("torch.nn.utils", "clip_grad_norm_"), ("recbole.trainer.trainer", "Trainer._check_nan")
 _COLLECT, _RANK = ("recbole_stream.model.streamrec", "STREAMRecModel.collect"), ("recbole_stream.host.job", "rank_users")
-# 12,359 samples: 25 steps an epoch of STREAMRec's first two stages, TIGER and SASRec, 8 of the third; 7 batches a collection
+# 12,359 samples: 25 steps an epoch of STREAMRec's stages, TIGER and SASRec, but 8 of reinforcement; 7 batches a collection
 DEATHS = [
     ["call", *_STEP, 30],  # in the second epoch of pretraining
-    ["half", 1],  # while its progress is written
+    ["half", "stage-0", 1],  # while its progress is written
     ["call", *_COLLECT, 2],  # in the first collection
     ["renamed", "stage-1.previous", 1],  # fine-tuning: the last state has become the previous one, and none the last
     ["call", *_COLLECT, 3],  # in the second collection
     ["call", *_STEP, 30],  # in the third epoch
     ["torn", "progress/STREAMRec/seed2020-stage-1.pth"],
     ["call", *_STEP, 62],  # two epochs again, then in the second one of reinforcement
+    ["call", *_STEP, 30],  # in the second epoch of the matching tower
+    ["call", "recbole_stream.host.trainer", "fit_weights", 1],
     ["call", *_RANK, 2],  # while the second stage's checkpoint is to be ranked
-    ["half", 5],  # TIGER: three stages' checkpoints and an epoch are written, the next is not
+    ["half", "TIGER", 2],  # in the second epoch's progress
     ["call", *_SASREC_STEP, 30],  # RecBole's model: in the second epoch
-    ["half", 1],  # while its best checkpoint is written
-    ["call", *_RANK, 1],
+    ["half", "SASRec-seed2020", 1],  # while its best checkpoint is written
     ["call", "recbole_stream.host.runner", "write_results", 1],
     ["call", "recbole_stream.host.runner", "write_tables", 1],  # between the results and their table
-    ["call", "shutil", "rmtree", 1],  # with everything written
+    ["call", "shutil", "rmtree", 1],  # with the tables written
 ]
 
 
@@ -52,7 +57,7 @@ def folder(tmp_path_factory, module_tiny_ml100k):
     folder = tmp_path_factory.mktemp("runs")
     arguments = [*ARGUMENTS, f"--data_path={module_tiny_ml100k}", f"--cache_dir={folder / 'cache'}"]
     (folder / "arguments.json").write_text(json.dumps(arguments))
-    clock = [["seconds", 2.5]] * 8
+    clock = [["seconds", 2.5]] * 4
     plan = [
         {"folder": "whole", "arguments": arguments, "deaths": []},
         {"folder": "chain", "arguments": arguments, "deaths": DEATHS},
@@ -79,7 +84,7 @@ def assert_same(run, whole):
     def files(folder):
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
-    assert rows(run) == rows(whole) and len(rows(run)) == 5
+    assert rows(run) == rows(whole) and len(rows(run)) == 7
     assert files(run) == files(whole)
     for name in files(whole):
         ours, theirs = run / name, whole / name
@@ -134,6 +139,6 @@ def test_the_command_itself_is_killed_and_goes_on(folder):
     assert_same(run, folder / "whole")
     # a finished run has nothing more to do
     before = (run / "results.json").read_bytes()
-    again = subprocess.run([*script, f"--resume={run}"], cwd=folder, env=_environment(), capture_output=True, text=True)
-    assert again.returncode == 0 and "Written to" in again.stdout
+    assert main([f"--resume={run}"]) == 0
     assert (run / "results.json").read_bytes() == before
+    assert_same(run, folder / "whole")

@@ -1,16 +1,23 @@
 """Two processes on a CPU: the run, its metrics and its checkpoint."""
 
 import functools
+import json
 import os
+import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import recbole.quick_start
 import torch
 from recbole.utils import ensure_dir, get_trainer
 
 from recbole_stream.errors import InputError
+from recbole_stream.host.commands import main
 from recbole_stream.host.launcher import run_distributed
 
 
@@ -97,3 +104,106 @@ def test_two_processes_take_the_steps_of_one(keys):
     weights = [torch.load(file, weights_only=False)["state_dict"] for file in (one, two)]
     for name, value in weights[0].items():
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
+
+
+ROOT = Path(__file__).parents[2]
+# 12,359 samples: the last batch of 512 has 71, of which one process takes 36 and the other 35
+COMMAND = [
+    "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
+    "--inner_size=16", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
+    "--similar_items=5", "--reasoning_steps=2", "--epochs=2", "--pretrain_epochs=2",
+    "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.5", "--reinforce_epochs=2",
+    "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4", "--train_batch_size=512", "--dropout=0",
+    "--matching_epochs=2", "--matching_dropout=0",    "--precision=float32", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01", "--show_progress=False", "--gpu_id=",
+    "--state=warning",
+]  # fmt: skip
+
+
+class TestCommand:
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory):
+        return tmp_path_factory.mktemp("parallel")
+
+    @pytest.fixture(scope="class")
+    def arguments(self, folder, module_tiny_ml100k):
+        return [*COMMAND, f"--data_path={module_tiny_ml100k}", f"--cache_dir={folder / 'cache'}"]
+
+    @pytest.fixture(scope="class")
+    def one(self, folder, arguments):
+        """The run of a single process."""
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        script = [sys.executable, ROOT / "run_recbole.py", "--model=STREAMRec", "--output_dir=one"]
+        run = subprocess.run([*script, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-3000:]
+        return folder / "one"
+
+    @staticmethod
+    def assert_equal(run, one, models=("STREAMRec", "TIGER")):
+        for model in models:
+            ours, theirs = (json.loads((path / "curves" / f"{model}-seed2020.json").read_text()) for path in (run, one))
+            for stage, other in zip(ours, theirs, strict=True):
+                assert stage["epoch"] == other["epoch"]
+                for epoch, expected in zip(stage["curves"], other["curves"], strict=True):
+                    for name, value in expected.items():
+                        # counts within a batch are not those of its halves
+                        if stage["stage"] != "RL" or not name.startswith(("distinct_", "entropy_")):
+                            assert epoch[name] == pytest.approx(value, rel=1e-3, abs=1e-5), (model, stage["stage"], name)
+            for file in (one / "ranks").glob(f"{model}*"):
+                assert pd.read_parquet(run / "ranks" / file.name).equals(pd.read_parquet(file))
+        rows = [
+            [row for row in json.loads((path / "results.json").read_text()) if row["model"] in models] for path in (run, one)
+        ]
+        assert [row["test"] for row in rows[0]] == [pytest.approx(row["test"], abs=1e-9) for row in rows[1]]
+
+    def test_two_processes_give_the_losses_and_ranks_of_one_in_all_stages(self, folder, arguments, one, monkeypatch, capfd):
+        monkeypatch.chdir(folder)
+        assert main(["--model=STREAMRec", "--nproc=2", "--output_dir=two", *arguments]) == 0
+        self.assert_equal(folder / "two", one)
+        assert {path.name for path in (folder / "two").iterdir()} == {path.name for path in one.iterdir()}
+        assert capfd.readouterr().out.count("Written to") == 1
+
+    def test_torchrun_starts_ours_and_recboles_models(self, folder, arguments, one):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            port = probe.getsockname()[1]
+        start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
+        command = [ROOT / "run_recbole.py", "--model=TIGER,SASRec", "--n_layers=1", "--output_dir=three", *arguments]
+        before = set(folder.glob("log/*/*"))
+        run = subprocess.run([*start, *command], cwd=folder, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr[-3000:]
+        self.assert_equal(folder / "three", one, ["TIGER"])
+        ranks = pd.read_parquet(folder / "three" / "ranks" / "SASRec-seed2020.parquet")
+        (row,) = [row for row in json.loads((folder / "three" / "results.json").read_text()) if row["model"] == "SASRec"]
+        assert len(ranks) == ranks["user"].nunique() == 120
+        assert (ranks["rank"] <= 10).mean() == pytest.approx(row["test"]["recall@10"], abs=1e-4)
+        assert run.stdout.count("Written to") == 1
+        assert len(set(folder.glob("log/*/*")) - before) == 2  # one process logs each model
+
+    @pytest.mark.slow
+    def test_two_killed_processes_go_on(self, folder, arguments, one):
+        run = folder / "killed"
+        script = [sys.executable, ROOT / "run_recbole.py"]
+        process = subprocess.Popen(
+            [*script, "--model=STREAMRec", "--nproc=2", f"--output_dir={run}", *arguments],
+            cwd=folder, start_new_session=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 300
+        while not (run / "progress" / "STREAMRec" / "seed2020-stage-1.pth").exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        again = subprocess.run([*script, f"--resume={run}", "--nproc=2"], cwd=folder, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr[-3000:]
+        assert "was kept by" not in (run / "run.log").read_text()
+        self.assert_equal(run, one)
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [(["--nproc=0"], "nproc is 0, but must be"), (["--nproc=2", "--dropout=2"], "dropout is 2, but must be")],
+    )
+    def test_bad_input_is_said_once(self, more, message, capfd):
+        assert main(["--model=TIGER", "--output_dir=bad", *more]) == 2
+        error = capfd.readouterr().err
+        assert message in error and "Traceback" not in error and error.count("Error") == 1
+        assert not Path("bad").exists()
