@@ -284,7 +284,8 @@ class STREAMRecTrainer(GenerativeTrainer):
         samples = samples_of(valid_data._dataset).to(self.device)
         views, targets, present = self._candidates(samples, show_progress)
         if len(targets):
-            weights = fit_weights(views, targets, present, slow.used)
+            # one set for all processes, whose sums may differ in the last digit
+            weights = from_first(lambda: fit_weights(views, targets, present, slow.used))
             slow.weights.copy_(torch.from_numpy(weights))
         slow.ranking.fill_(RANKINGS.index("deliberation"))
         named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, slow.weights.tolist()))
