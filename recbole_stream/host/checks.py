@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +16,7 @@ from recbole.data.dataset import Dataset
 
 from recbole_stream.errors import InputError
 
-__all__ = ["check_data", "check_users", "locate_data"]
+__all__ = ["check_data", "check_ray", "check_share", "check_users", "locate_data"]
 
 
 def locate_data(options: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -78,6 +79,31 @@ def check_users(dataset: Dataset) -> None:
             f"{len(few)} users of {dataset.dataset_name} have fewer than 3 interactions (such as {example!r}), too few "
             'for leave-one-out: set user_inter_num_interval to "[3,inf)".'
         )
+
+
+def check_ray(what: str) -> None:
+    """Check that Ray is there.
+
+    Args:
+        what: needs it, for the message.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(f'{what} needs Ray: run `pip install -c requirements.txt -e ".[tune]"`.')
+
+
+def check_share(cpus: Any, gpus: Any) -> None:
+    """Check what one training is to have of a machine, as far as that shows without the machine.
+
+    Raises:
+        InputError: no number, or one that is too small.
+    """
+    for key, value, least in (("cpus", cpus, "above 0"), ("gpus", gpus, "of at least 0")):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or value < 0 or (value == 0 and key == "cpus"):
+            raise InputError(f"--{key}-per-trial is {value!r}, but must be a number {least}.")
 
 
 def _downloads() -> list[str]:

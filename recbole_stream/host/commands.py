@@ -27,6 +27,8 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 --seeds=1,2,3        train every model with each seed; the table gives mean ± standard deviation (default: --seed=2020)
 --references=A,B     models that all others are tested against (default: TIGER,SASRec, those that are there)
 --nproc=N            train in N processes, on as many GPUs of --gpu_id or on the CPU (or: torchrun --nproc_per_node=N)
+--address=auto       train models and seeds at once on the Ray cluster this machine belongs to, HOST:PORT, or local;
+                     with --cpus-per-trial and --gpus-per-trial as in run_hyper.py
 --output_dir=FOLDER  where results go (default: results/...)
 --resume=FOLDER      go on with a run that was interrupted
 --debug              show the traceback of an error

@@ -25,13 +25,15 @@ from recbole_stream.benchmark.report import write_report
 from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, write_atomically, write_results
 from recbole_stream.benchmark.tables import text_table, write_tables
 from recbole_stream.errors import InputError
-from recbole_stream.host.checks import locate_data
+from recbole_stream.host.checks import check_ray, check_share, locate_data
 from recbole_stream.host.job import configure, run_job
 from recbole_stream.training.processes import from_first, is_first
 
 __all__ = ["run"]
 
 COMMAND_FILE = "command.json"
+# where to train, and the share of a machine that each training has
+CLUSTER = {"address": None, "cpus-per-trial": 1, "gpus-per-trial": 0}
 # models that the others of a run are compared with, where they are in it
 REFERENCES = ("TIGER", "SASRec")
 
@@ -49,7 +51,12 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     Raises:
         InputError: something the user gave cannot be used; nothing was trained.
     """
-    folder, options = from_first(lambda: _open_folder(dict(options)))
+    options = dict(options)
+    # where to train is no part of what is trained: a run may go on elsewhere
+    address, cpus, gpus = (options.pop(key, default) for key, default in CLUSTER.items())
+    folder, options = from_first(lambda: _open_folder(options))
+    if address is not None:
+        folder = folder.resolve()  # workers have folders of their own
     names = list(options.get("model") or [])
     if not names:
         raise InputError("No model is named: add --model=STREAMRec.")
@@ -60,6 +67,8 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     seeds, references = _seeds(options), _references(options, names)
     # all faults come to light here, before any training
     configs = [_configure(name, names, dataset, options, folder, seed) for seed in seeds for name in _by_budget(names)]
+    if address is not None:
+        _join(address, cpus, gpus, configs)
 
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,20 +76,36 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     done: dict[tuple[str, int], list[Row]] = {}
     for row in from_first(lambda: _finished(folder)):
         done.setdefault((row.model, row.seed), []).append(row)
-    for config in configs:
+
+    def arguments(config: Config) -> tuple[Config, Path, Sequence[str], Path] | None:
+        """Those of ``run_job``; None for a TIGER whose budget is not known yet."""
         name, seed = config["model"], config["seed"]
-        if (name, seed) in done:
-            getLogger().info(f"{name} with seed {seed} was finished before.")
-            continue
-        if name == "TIGER" and ("STREAMRec", seed) in done and not config["max_train_seconds"]:
+        if name == "TIGER" and "STREAMRec" in names and not config["max_train_seconds"]:
+            if ("STREAMRec", seed) not in done:
+                return None
             config["max_train_seconds"] = done["STREAMRec", seed][-1].train_seconds
         # semantic IDs follow the seed as everything does
-        tokenizer_folder = folder / f"tokenizer-seed{seed}" if "seeds" in options else folder
-        outcome = run_job(config, folder, command, tokenizer_folder)
-        done[name, seed] = from_first(lambda: outcome)  # the processes' own clocks differ
+        return config, folder, command, folder / f"tokenizer-seed{seed}" if "seeds" in options else folder
+
+    def ended(config: Config, outcome: list[Row]) -> None:
+        done[config["model"], config["seed"]] = from_first(lambda: outcome)  # the processes' own clocks differ
         if is_first():
-            _write(_ordered(done, names), folder)
-    rows = _ordered(done, names)
+            _write(_ordered(done, names, configs), folder)
+
+    waiting = []
+    for config in configs:
+        if (config["model"], config["seed"]) in done:
+            getLogger().info(f"{config['model']} with seed {config['seed']} was finished before.")
+        else:
+            waiting.append(config)
+    if address is None:
+        for config in waiting:
+            ended(config, run_job(*arguments(config)))
+    else:
+        from recbole_stream.host.cluster import run_jobs  # imports Ray
+
+        run_jobs(waiting, arguments, ended, cpus, gpus)
+    rows = _ordered(done, names, configs)
     if not is_first():
         return rows
     _write(rows, folder)  # a kill may have come between the results and their tables
@@ -93,6 +118,21 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     write_report(folder)
     print(f"\nWritten to {folder}", flush=True)
     return rows
+
+
+def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> None:
+    """Join the Ray cluster that trains; its workers have folders of their own, and need absolute paths."""
+    check_ray("--address")
+    check_share(cpus, gpus)
+    if any(config["nproc"] not in (None, 1) for config in configs):
+        raise InputError("Both --address and --nproc are given: leave one of them out.")
+    from recbole_stream.host.cluster import connect  # imports Ray
+
+    connect(address, cpus, gpus)
+    for config in configs:
+        for key in ("data_path", "cache_dir"):
+            if config[key]:
+                config[key] = str(Path(config[key]).resolve())
 
 
 def _by_budget(names: Sequence[str]) -> list[str]:
@@ -160,8 +200,12 @@ def _compare(rows: Sequence[Row], references: Sequence[str], folder: Path) -> li
     return compare_entries([(entries[a], entries[b]) for a, b in pairs], [f"ndcg@{cutoff}", f"recall@{cutoff}"])
 
 
-def _ordered(done: Mapping[tuple[str, int], list[Row]], names: Sequence[str]) -> list[Row]:
-    return [row for name in names for (model, _), rows in done.items() if model == name for row in rows]
+def _ordered(
+    done: Mapping[tuple[str, int], list[Row]], names: Sequence[str], configs: Sequence[Config]
+) -> list[Row]:
+    """The rows by model as named, then by seed as given, in whichever order the trainings have ended."""
+    seeds = dict.fromkeys(config["seed"] for config in configs)
+    return [row for name in names for seed in seeds for row in done.get((name, seed), [])]
 
 
 def _open_folder(options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

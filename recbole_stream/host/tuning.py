@@ -18,7 +18,7 @@ from recbole_stream.benchmark.results import write_atomically
 from recbole_stream.benchmark.search import Domain, Trial, best_trial, parse_space, trials_csv, trials_table
 from recbole_stream.benchmark.search_plot import plot_search
 from recbole_stream.errors import InputError
-from recbole_stream.host.checks import locate_data
+from recbole_stream.host.checks import check_ray, check_share, locate_data
 from recbole_stream.host.commands import guarded
 from recbole_stream.host.configuration import check_keys, check_values, known_keys, properties_dir
 from recbole_stream.host.job import configure, given_keys
@@ -80,13 +80,12 @@ def tune(options: Mapping[str, Any], command: Sequence[str]) -> list[Trial]:
         sweep = _resumed(dict(options))
     else:
         sweep = _planned(dict(options), list(command))
-    if importlib.util.find_spec("ray") is None:
-        raise InputError("Tuning needs Ray: run `pip install -c requirements.txt -e \".[tune]\"`.")
+    check_ray("Tuning")
     if sweep.search == "hyperopt" and importlib.util.find_spec("hyperopt") is None:
         raise InputError("--search=hyperopt needs hyperopt: run `pip install hyperopt`, or take --search=random.")
-    from recbole_stream.host import tuning_ray  # imports Ray
+    from recbole_stream.host import cluster, tuning_ray  # import Ray
 
-    tuning_ray.connect(options.get("address"), sweep.cpus, sweep.gpus)
+    cluster.connect(options.get("address"), sweep.cpus, sweep.gpus)
     sweep.write()
     try:
         with FileLock(sweep.folder / ".lock", timeout=0):
@@ -175,10 +174,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     trials, cpus, gpus = (settings[key] for key in ("trials", "cpus-per-trial", "gpus-per-trial"))
     if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
         raise InputError(f"--trials is {trials!r}, but must be a whole number of at least 1.")
-    for key, value, least in (("cpus", cpus, "above 0"), ("gpus", gpus, "of at least 0")):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or value < 0 or (value == 0 and key == "cpus"):
-            raise InputError(f"--{key}-per-trial is {value!r}, but must be a number {least}.")
+    check_share(cpus, gpus)
 
 
 def _read_space(file: str | None, model: str) -> tuple[dict[str, Any], Path]:

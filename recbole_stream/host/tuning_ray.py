@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# to be set before Ray is imported: our own lines are the output, our own files the record
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# to be set before Ray starts: our own lines are the output, our own files the record
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
@@ -38,58 +34,16 @@ from recbole_stream.benchmark.search import (  # noqa: E402
     short,
     write_trial,
 )
-from recbole_stream.errors import InputError  # noqa: E402
+from recbole_stream.host.cluster import STARTS  # noqa: E402
 from recbole_stream.host.tuning_trial import Sweep, read_sweep, run_trial, sentence  # noqa: E402
 
-__all__ = ["check_resources", "connect", "run_trials"]
+__all__ = ["run_trials"]
 
-OLDEST = (2, 43)  # the first with tune.report(metrics) and tune.RunConfig
-STARTS = 4  # of a trial whose worker or machine is lost each time
 REDUCTION = 3  # ASHA keeps one of so many at each rung
 
 
-def connect(address: str | None, cpus: float, gpus: float) -> None:
-    """Start Ray on this machine, or join the cluster at ``address`` ("auto": the one this machine belongs to).
-
-    Raises:
-        InputError: Ray is too old, no cluster answers, or no machine can run a single trial.
-    """
-    version = metadata.version("ray")
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise InputError(f"Ray {version} is too old: tuning needs {'.'.join(map(str, OLDEST))} or later.")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError) as fault:
-        raise InputError(
-            f"No Ray cluster answers at {address}: start one with `ray start --head`, or leave --address out."
-        ) from fault
-    check_resources([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus)
-
-
-def check_resources(machines: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> None:
-    """Check that some machine has what one trial takes, or it would wait for ever.
-
-    Args:
-        machines: "CPU" and "GPU" of each.
-
-    Raises:
-        InputError: there is none.
-    """
-    machines = list(machines)
-    for name, option, wanted in (("CPU", "cpus", cpus), ("GPU", "gpus", gpus)):
-        most = max((machine.get(name, 0) for machine in machines), default=0)
-        if wanted > most:
-            raise InputError(f"--{option}-per-trial is {wanted:g}, but no machine has more than {most:g} {name}s.")
-    if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-        raise InputError(f"No machine has {cpus:g} CPUs and {gpus:g} GPUs, which a trial asks for.")
-
-
 def run_trials(sweep: Sweep) -> None:
-    """Run all trials that have not ended yet; their folders hold what came of them. :func:`connect` comes first."""
+    """Run all trials that have not ended yet; their folders hold what came of them. :func:`cluster.connect` comes first."""
     known = sweep.read_trials()
     search = _Search(sweep, known)
     tuner = tune.Tuner(

@@ -170,6 +170,24 @@ def test_the_spaces_that_come_with_the_project_fit_their_models(model):
     assert len(space) == 5  # as many to choose for each model
 
 
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--address=local", "--cpus-per-trial=0"], "--cpus-per-trial is 0, but must be a number above 0"),
+        (["--address=local", "--nproc=2"], "Both --address and --nproc are given"),
+    ],
+)
+def test_a_run_that_cannot_be_spread_writes_nothing(arguments, message, tiny_ml100k):
+    from recbole_stream.host import runner
+
+    options = {"model": ["SASRec"], "dataset": "tiny", "data_path": tiny_ml100k, "output_dir": "out"}
+    given = dict(argument.removeprefix("--").split("=") for argument in arguments)
+    with pytest.raises(InputError, match=message):
+        runner.run(options | {key: int(value) if value.isdigit() else value for key, value in given.items()}, [])
+    assert not Path("out").exists()
+
+
 # -- what comes out ----------------------------------------------------------
 
 

@@ -36,10 +36,10 @@ TIGER = ["--model=TIGER", "--text_fields=[movie_title]", "--codebook_size=32", "
          "--beam_size=10"]  # fmt: skip
 
 
-def start(arguments: list[str], log: str = "log.txt") -> subprocess.Popen:
+def start(arguments: list[str], script: Path = SCRIPT) -> subprocess.Popen:
     """The command as a user types it, in a process of its own whose folder is not the project's."""
-    with open(log, "w") as file:
-        return subprocess.Popen([sys.executable, SCRIPT, *arguments], stdout=file, stderr=subprocess.STDOUT)
+    with open("log.txt", "w") as file:
+        return subprocess.Popen([sys.executable, script, *arguments], stdout=file, stderr=subprocess.STDOUT)
 
 
 def wait_until(what: Callable[[], object], sweep: subprocess.Popen, seconds: float = 240) -> None:
@@ -149,6 +149,34 @@ def test_a_cluster_that_loses_a_machine_ends_its_sweep(tiny_ml100k):
     assert f"trial {struck.number} lost its worker and starts again" in Path("log.txt").read_text()
 
 
+@pytest.mark.slow
+def test_models_and_seeds_train_on_a_cluster_that_loses_a_machine(tiny_ml100k):
+    from ray.cluster_utils import Cluster
+
+    data = ["--dataset=tiny", f"--data_path={os.path.relpath(tiny_ml100k)}", "--cache_dir=cache", "--show_progress=False"]
+    keys = [*TIGER[1:], "--model=TIGER,SASRec", "--seeds=1,2", "--epochs=4", "--n_layers=1", "--use_gpu=False", *data]
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        other = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        run = start([*keys, f"--address={cluster.address}", "--output_dir=out"], script=SCRIPT.with_name("run_recbole.py"))
+        # two trainings are under way, one on each machine
+        wait_until(lambda: len(list(Path("out").glob("progress/*/*.pth"))) >= 2, run)
+        cluster.remove_node(other, allow_graceful=False)
+        assert run.wait(400) == 0, Path("log.txt").read_text()
+    finally:
+        cluster.shutdown()
+    rows = json.loads(Path("out/results.json").read_text())
+    assert [(row["model"], row["seed"]) for row in rows] == [("TIGER", 1), ("TIGER", 2), ("SASRec", 1), ("SASRec", 2)]
+    assert Path("out/table.md").is_file() and Path("out/report.html").is_file()
+    assert "taken up again after" in Path("out/run.log").read_text()  # on the other machine
+
+    # the same figures as without a cluster
+    assert run_recbole([*keys, "--output_dir=alone"]) == 0
+    for there, here in zip(rows, json.loads(Path("alone/results.json").read_text()), strict=True):
+        assert (there["test"], there["valid"]) == (here["test"], here["valid"])
+
+
 # -- search and scheduler, which need Ray but no sweep -----------------------
 
 
@@ -255,7 +283,7 @@ def _added(asha, name: str):
 )
 def test_a_trial_that_fits_on_no_machine_is_refused(machines, cpus, gpus, message):
     from recbole_stream.errors import InputError
-    from recbole_stream.host.tuning_ray import check_resources
+    from recbole_stream.host.cluster import check_resources
 
     with pytest.raises(InputError) as caught:
         check_resources(machines, cpus, gpus)
