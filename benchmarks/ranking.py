@@ -52,7 +52,11 @@ TINY_SIZES = Sizes(TINY, TINY, 8, (10, 12), 8, 2, 4, 4, 3, 3, 2, (200, 2000), 60
 def ranking(
     sizes: Sizes, data_path: str | None, dataset: str, cache_dir: str | None, file: str | None
 ) -> dict[str, object]:
-    """``generate`` with a prefix constraint against beam search over the trie: same weights, and default sizes."""
+    """``generate`` with a prefix constraint against beam search over the trie: same weights, and default sizes.
+
+    The rival takes histories as RecBole's loader gives them, padded to the longest that is kept (``t5``), and once
+    more cut to the longest of each batch, which spares it a part of the encoder's work (``t5_trimmed``).
+    """
     corpus = load(data_path, dataset, sizes.codebook_size, sizes.max_users)
     trie = Trie(corpus.codes)
     same = make_tiger(corpus.codes, corpus.codebook_size, sizes.config, "tokens")
@@ -67,25 +71,28 @@ def ranking(
     figures: dict[str, object] = {}
     for beams in sizes.beams:
         found: list[tuple[Tensor, Tensor, Tensor]] = []
-        sides = {f"{name}_{beams}": [] for name in ("t5", "same", "default_tiger", "default_streamrec")}
+        sides = {f"{name}_{beams}": [] for name in ("t5", "t5_trimmed", "same", "default_tiger", "default_streamrec")}
         for number in range(sizes.rounds + 1):
             users = slice(number * sizes.users, (number + 1) * sizes.users)
             if number == 0:  # untimed, and small: the first calls set things up
                 users = slice(0, sizes.rival_batch)
             part = Samples(*(getattr(corpus.test, name)[users] for name in ("histories", "lengths", "targets")))
-            theirs: list[Tensor] = []
+            theirs: dict[bool, list[Tensor]] = {}
             ours: dict[str, tuple[Tensor, Tensor]] = {}
 
-            def rival() -> None:
+            def rival(trimmed: bool) -> None:
+                theirs[trimmed] = []
                 for histories in part.histories.split(sizes.rival_batch):
-                    longest = int((histories > 0).sum(1).max())
-                    theirs.append(generate_items(t5, same.tokens, histories[:, :longest], beams, TOP, allowed))
+                    if trimmed:
+                        histories = histories[:, : int((histories > 0).sum(1).max())]
+                    theirs[trimmed].append(generate_items(t5, same.tokens, histories, beams, TOP, allowed))
 
             def mine(name: str, model: TIGERModel | STREAMRecModel) -> None:
                 ours[name] = rank_all(model, part, trie, beams, sizes.batch)
 
             works = [
-                rival,
+                lambda: rival(False),
+                lambda: rival(True),
                 lambda: mine("same", same),
                 lambda: mine("default_tiger", default),
                 lambda: mine("default_streamrec", slow),
@@ -95,12 +102,13 @@ def ranking(
                 if number:
                     sides[side].append(elapsed)
             if number:
-                items = trie.find(same.tokens.codes(torch.cat(theirs)))
+                items = trie.find(same.tokens.codes(torch.cat(theirs[False])))
                 found.append((ours["same"][0], items, ours["same"][1]))
         times |= sides
         median = {side: statistics.median(values) for side, values in sides.items()}
         for name in ("same", "default_tiger", "default_streamrec"):
             figures[f"ratio_{name}_{beams}"] = median[f"t5_{beams}"] / median[f"{name}_{beams}"]
+            figures[f"ratio_trimmed_{name}_{beams}"] = median[f"t5_trimmed_{beams}"] / median[f"{name}_{beams}"]
         figures |= {f"users_per_second_{side}": sizes.users / value for side, value in median.items()}
         items, rival_items, scores = (torch.cat(part) for part in zip(*found))
         figures[f"same_top{TOP}_{beams}"] = same_share(items, rival_items, scores)

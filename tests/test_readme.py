@@ -15,7 +15,8 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(encod
 # the same stages on the same data with a network that trains in seconds
 SMALL = [
     "--hidden_size=8", "--inner_size=8", "--n_heads=1", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1",
-    "--train_batch_size=4096", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1", "--epochs=1",
+    "--train_batch_size=4096", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1", "--matching_epochs=1",
+    "--epochs=1",
     "--reinforce_samples=128", "--group_size=4", "--beam_size=10", "--show_progress=False", "--output_dir=out",
 ]  # fmt: skip
 
@@ -40,6 +41,7 @@ def test_the_first_command_trains_on_ml_100k_and_writes_the_table(tmp_path):
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [(row["model"], row["stage"]) for row in rows] == [
         ("TIGER", ""), ("STREAMRec", "PT"), ("STREAMRec", "SFT"), ("STREAMRec", "RL"),
+        ("STREAMRec", "States"), ("STREAMRec", "Deliberation"),
     ]  # fmt: skip
     assert all(row["dataset"] == "ml-100k" and "MiniLM" in row["run"]["encoder"]["encoder"] for row in rows)
     assert "Recall@10" in done.stdout

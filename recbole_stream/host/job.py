@@ -32,6 +32,7 @@ from recbole_stream.host.plugins import model_files, plugin_list, register_plugi
 from recbole_stream.host.ranking import describe_users, rank_users
 from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.resume import fit
+from recbole_stream.host.seen import leave_out_seen
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.tokenizer.report import save_report
 from recbole_stream.training.processes import is_first
@@ -83,6 +84,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
         config_file_list=[str(file) for file in files],
         config_dict=given,
     )
+    if config["leave_out_seen"] not in (None, True, False):
+        raise InputError(f"leave_out_seen is {config['leave_out_seen']!r}: set it to True or False.")
     check_data(config)
     return config
 
@@ -204,6 +207,8 @@ def _prepare(
     init_seed(config["seed"], config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     logger.info(model)
+    if config["leave_out_seen"]:
+        leave_out_seen(model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     return dataset, trainer, train_data, valid_data, test_data
 

@@ -30,7 +30,7 @@ from recbole_stream.model.tokens import ItemTokens
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
-__all__ = ["STREAMRec", "TIGER"]
+__all__ = ["GenerativeRecommender", "STREAMRec", "TIGER"]
 
 _FOREIGN = (
     "The checkpoint belongs to another data set, model or other semantic IDs: use the data set, text and tokenizer "

@@ -37,6 +37,7 @@ SMALL = {
     "pretrain_epochs": 1,
     "finetune_epochs": 1,
     "reinforce_epochs": 1,
+    "matching_epochs": 1,
     "reinforce_samples": 64,
     "reinforce_batch_size": 32,
     "group_size": 4,
@@ -65,10 +66,10 @@ def prepared(model: str, options: dict):
     return config, dataset, loaders, network
 
 
-def test_stock_run_trains_three_stages_and_keeps_the_best(small, tmp_path):
+def test_stock_run_trains_all_stages_and_keeps_the_best(small, tmp_path):
     result = run_recbole(model="STREAMRec", config_dict=small)
     stages = sorted(path.name.rsplit("-", 1)[1] for path in (tmp_path / "saved").iterdir())
-    assert stages == ["PT.pth", "RL.pth", "SFT.pth"]
+    assert stages == ["Deliberation.pth", "PT.pth", "RL.pth", "SFT.pth", "States.pth"]
     scores = [
         torch.load(path, weights_only=False)["best_valid_score"] for path in (tmp_path / "saved").iterdir()
     ]

@@ -40,7 +40,7 @@ print(json.dumps({
 }))
 """
 
-TINY_STAGES = {"pretrain_epochs": 1, "finetune_epochs": 1, "reinforce_epochs": 1, "reinforce_samples": 32}
+TINY_STAGES = {"pretrain_epochs": 1, "finetune_epochs": 1, "reinforce_epochs": 1, "matching_epochs": 1, "reinforce_samples": 32}
 
 
 def test_classes_are_found_by_name():

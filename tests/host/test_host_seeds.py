@@ -17,7 +17,7 @@ SMALL = [
     "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
     "--inner_size=32", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
     "--similar_items=5", "--reasoning_steps=2", "--epochs=1", "--pretrain_epochs=1", "--finetune_epochs=1",
-    "--reinforce_epochs=1", "--reinforce_samples=64", "--reinforce_batch_size=32", "--group_size=4",
+    "--reinforce_epochs=1", "--matching_epochs=1", "--reinforce_samples=64", "--reinforce_batch_size=32", "--group_size=4",
     "--train_batch_size=512", "--show_progress=False", "--use_gpu=False",
 ]  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_streamrec_is_tested_with_the_stage_it_keeps(small):
     rows = read_results("out")
     assert [(row.model, row.stage, row.seed) for row in rows] == [
         ("TIGER", "", 5), ("TIGER", "", 6),
-        *(("STREAMRec", stage, seed) for seed in (5, 6) for stage in ("PT", "SFT", "RL")),
+        *(("STREAMRec", stage, seed) for seed in (5, 6) for stage in ("PT", "SFT", "RL", "States", "Deliberation")),
     ]  # fmt: skip
     assert all(ranks_file("out", row.model, row.stage, row.seed).is_file() for row in rows)
     lines = list(csv.DictReader(Path("out/comparison.csv").open()))
