@@ -205,8 +205,9 @@ def _absolute(keys: dict[str, Any]) -> dict[str, Any]:
 def _epochs(config: Config, space: Mapping[str, Domain]) -> int:
     """The epochs of the longest trial, all stages together."""
     staged = issubclass(get_model(config["model"]), STREAMRec)
-    stages = ("pretrain_epochs", "finetune_epochs", "reinforce_epochs") if staged else ("epochs",)
-    return sum(int(max(space[key].extremes)) if key in space else config[key] for key in stages)
+    stages = ("pretrain", "finetune", "reinforce", "matching") if staged else ()
+    keys = [f"{stage}_epochs" for stage in stages] or ["epochs"]
+    return sum(int(max(space[key].extremes)) if key in space else config[key] for key in keys)
 
 
 # -- after -------------------------------------------------------------------

@@ -7,6 +7,7 @@ another process or on another machine that sees the same folder, and goes on fro
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -114,7 +115,7 @@ def run_trial(sweep: Sweep, number: int, node: str, report: Callable[[dict[str, 
         trial = read_trial(folder)
         history = _History(folder, trial, sweep.bigger, report)
         if trial.state == "finished":  # by that worker
-            history.take_up(sweep.max_epochs + 1)
+            history.take_up()
             return
         trial.state, trial.nodes = "running", [*trial.nodes, node]
         write_trial(folder, trial)
@@ -136,7 +137,7 @@ def _train(sweep: Sweep, trial: Trial, folder: Path, history: _History) -> None:
     with quiet_argv():
         config = configure(sweep.model, [sweep.model], sweep.dataset, keys, folder)
         trial.valid, checkpoint = train_job(config, folder, history.add)
-    history.take_up(sweep.max_epochs + 1)  # where all of it was trained before
+    history.conclude(trial.valid[sweep.metric])
     trial.checkpoint = os.path.relpath(checkpoint, folder)
 
 
@@ -164,7 +165,14 @@ class _History:
             file.write(json.dumps(self.trial.epochs[-1]) + "\n")
         self._report()
 
-    def take_up(self, first: int) -> None:
+    def conclude(self, valid: float) -> None:
+        """Note what the training ended with, where that is better than every epoch: deliberation follows the last one."""
+        self.take_up()  # where all of it was trained before
+        best = self.trial.best(self.bigger)
+        if best is None or (valid > best["valid"] if self.bigger else valid < best["valid"]):
+            self.add(self.trial.epochs[-1]["epoch"], valid)
+
+    def take_up(self, first: float = math.inf) -> None:
         """Once: drop what is trained again, from epoch ``first`` on, and repeat the reports of what came before."""
         if self.taken_up:
             return

@@ -11,7 +11,7 @@ from recbole_stream.benchmark.search import Trial, parse_space, read_trial, writ
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import known_keys, properties_dir
 from recbole_stream.host.tuning import _planned, _read_space, _write, main
-from recbole_stream.host.tuning_trial import Sweep, read_sweep, run_trial
+from recbole_stream.host.tuning_trial import Sweep, _History, read_sweep, run_trial
 
 TINY = {"text_fields": ["movie_title"], "codebook_size": 32, "codebook_levels": 3, "hidden_size": 16, "inner_size": 32,
         "n_heads": 2, "head_size": 8, "encoder_layers": 1, "decoder_layers": 1, "beam_size": 10, "epochs": 3}  # fmt: skip
@@ -66,6 +66,42 @@ def test_a_killed_trial_goes_on_and_repeats_its_reports(tiny_ml100k, cache, tmp_
     reports.clear()
     run_trial(torn, 1, "n3", reports.append)  # by a sweep that had not heard of its end
     assert reports == expected and read_trial(torn.trial_folder(1)).nodes == ["n1", "n2"]
+
+
+def test_epochs_of_all_stages_are_counted_on_and_what_follows_them_counts(tiny_ml100k, cache, tmp_path):
+    Path("space.yaml").write_text("dropout: {choice: [0.1, 0.2]}")
+    keys = {"similar_items": 5, "reasoning_steps": 2, "pretrain_epochs": 2, "finetune_epochs": 1, "reinforce_epochs": 1,
+            "matching_epochs": 1, "reinforce_samples": 64, "reinforce_batch_size": 32, "group_size": 4}  # fmt: skip
+    sizes = {key: value for key, value in TINY.items() if key != "epochs"}
+    sweep = _planned(
+        {"model": ["STREAMRec"], "dataset": "tiny", "data_path": tiny_ml100k, "cache_dir": cache, "space": "space.yaml",
+         "output_dir": "out"} | sizes | keys, [],
+    )  # fmt: skip
+    sweep.write()
+    write_trial(sweep.trial_folder(1), Trial(1, {"dropout": 0.1}))
+    reports = []
+    run_trial(sweep, 1, "n1", reports.append)
+    trial = read_trial(sweep.trial_folder(1))
+    assert trial.state == "finished", trial.error
+    # 2 + 1 + 1 + 1; a line more where deliberation, which follows them, beats them all
+    epochs = [line["epoch"] for line in trial.epochs]
+    assert epochs in ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 5]) and sweep.max_epochs == 5
+    assert trial.best(bigger=True)["valid"] == trial.valid["ndcg@10"] == reports[-1]["valid"]
+    assert [line["epoch"] for line in reports] == epochs
+
+
+def test_what_follows_the_last_epoch_is_noted_once_and_only_where_it_is_better(tmp_path):
+    reports = []
+    for end, expected in ((0.4, [0.3, 0.2, 0.4]), (0.25, [0.3, 0.2])):
+        folder = tmp_path / str(end)
+        write_trial(folder, Trial(1, {}))
+        history = _History(folder, read_trial(folder), True, reports.append)
+        history.add(1, 0.3)
+        history.add(2, 0.2)
+        history.conclude(end)
+        again = _History(folder, read_trial(folder), True, reports.append)  # of a worker that was lost at the very end
+        again.conclude(end)
+        assert [line["valid"] for line in read_trial(folder).epochs] == expected
 
 
 def test_a_trial_that_fails_is_recorded_and_does_not_raise(tiny_ml100k, tmp_path):
