@@ -89,7 +89,10 @@ def fit(
     config = trainer.config
     named = {"saved": True, "show_progress": config["show_progress"], "callback_fn": callback}
     trainer.saved_model_file = checkpoint_file(config) or trainer.saved_model_file
-    if not config["resume_dir"] or type(trainer).fit is not Trainer.fit:
+    way = type(trainer).fit
+    if not config["resume_dir"] or way is not Trainer.fit:
+        if config["resume_dir"] and way.__module__ == Trainer.__module__:  # another one of RecBole's
+            getLogger().info(f"The trainer of {config['model']} keeps no progress: interrupted, it begins anew.")
         trainer.fit(train_data, valid_data, **named)
         return
     progress = Progress(_file(config, "epochs"), _owner(config, f"{len(train_data._dataset)} samples"))

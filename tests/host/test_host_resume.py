@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from recbole.utils import init_seed
+from recbole.trainer import Trainer
 
+from recbole_stream.benchmark.curves import read_curves
+from recbole_stream.host import job
 from recbole_stream.host.job import configure, run_job
 
 SMALL = {
@@ -32,8 +34,6 @@ def train(tiny_ml100k, monkeypatch):
         names = [name, *MODELS]  # whose keys are in there
         config = configure(name, names, "tiny", options, Path(folder))
         Path(folder).mkdir(exist_ok=True)
-        from recbole.trainer import Trainer
-
         stock, left = Trainer._check_nan, iter(range(10**9 if batches is None else batches))
 
         def check_nan(self, loss):
@@ -59,11 +59,41 @@ def assert_same(first, second):
     assert all(torch.equal(value, others[name]) for name, value in weights.items())
 
 
-# about 40 batches an epoch: killed in the second and in the fourth
+# 49 batches an epoch: killed in the second epoch and, taken up after the first, in the third
 @pytest.mark.parametrize("name", MODELS)
 def test_ends_with_the_weights_and_metrics_of_a_run_in_one_go(train, name):
     whole = train(name, "whole")
     for batches in (60, 70):
         with pytest.raises(Killed):
             train(name, "parts", batches)
+        assert Path("parts/progress", name, "seed2020-epochs.pth").exists()
     assert_same(train(name, "parts"), whole)
+
+
+def test_sampled_negatives_and_early_stopping_go_on_too(train):
+    sampled = {
+        "loss_type": "BPR", "train_neg_sample_args": {"distribution": "uniform", "sample_num": 1},
+        "eval_args": {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "uni50"},
+        "stopping_step": 0, "learning_rate": 0.1, "epochs": 30, "worker": 1,
+    }  # fmt: skip
+    whole = train("GRU4Rec", "whole", **sampled)
+    (stage,) = read_curves("whole", "GRU4Rec", 2020)
+    assert 1 < len(stage["curves"]) < 30
+    with pytest.raises(Killed):
+        train("GRU4Rec", "parts", 60, **sampled)
+    assert_same(train("GRU4Rec", "parts", **sampled), whole)
+    (again,) = read_curves("parts", "GRU4Rec", 2020)
+    for epoch in (*stage["curves"], *again["curves"]):
+        del epoch["seconds"]
+    assert again["curves"] == stage["curves"]
+
+
+def test_a_run_killed_while_it_ranks_is_not_trained_again(train, monkeypatch):
+    def killed(*arguments):
+        raise Killed
+
+    whole = train("SASRec", "whole", epochs=2)
+    with monkeypatch.context() as context, pytest.raises(Killed):
+        context.setattr(job, "rank_users", killed)
+        train("SASRec", "parts", epochs=2)
+    assert_same(train("SASRec", "parts", batches=0, epochs=2), whole)

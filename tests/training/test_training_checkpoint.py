@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from recbole_stream.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from recbole_stream.training.checkpoint import Progress, load_checkpoint, random_state, save_checkpoint
 from recbole_stream.training.loop import StageResult
 
 STATE = {"weights": torch.arange(1000.0), "epoch": 3, "result": StageResult("SFT", {"ndcg@10": 0.25}, epoch=2)}
@@ -122,6 +122,16 @@ class TestProgress:
         again.save({"epoch": 3})
         file.unlink()  # killed between the two renames of the next save
         assert Progress(file).load() == {"epoch": 1}
+
+    def test_a_state_of_two_processes_goes_on_in_one_with_a_warning(self, file, caplog):
+        torch.manual_seed(5)
+        kept = [random_state(), None]  # of the second process: whatever it was
+        first = torch.rand(())
+        save_checkpoint({"owner": "", "random": kept, "state": {"epoch": 4}}, file)
+        with caplog.at_level(logging.WARNING):
+            assert Progress(file).load() == {"epoch": 4}
+        assert torch.equal(torch.rand(()), first)
+        assert "was kept by 2 processes and goes on with 1" in caplog.text
 
     def test_two_useless_states_are_none(self, file):
         Progress(file, owner="a").save({"epoch": 1})
