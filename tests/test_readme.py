@@ -59,7 +59,7 @@ def test_the_python_example_of_an_existing_benchmark_imports():
 def test_keys_that_the_readme_names_exist():
     from recbole_stream.host.configuration import known_keys
 
-    of_the_run = {"model", "dataset", "output_dir", "resume", "debug", "key", "config_files"}
+    of_the_run = {"model", "dataset", "output_dir", "resume", "debug", "key", "config_files", "seeds", "trials"}
     named = set(re.findall(r"`--([a-z_]+)", (ROOT / "README.md").read_text()))
     assert named and named <= known_keys("STREAMRec") | of_the_run
 

@@ -86,8 +86,23 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     )
     if config["leave_out_seen"] not in (None, True, False):
         raise InputError(f"leave_out_seen is {config['leave_out_seen']!r}: set it to True or False.")
+    _check_valid_metric(config)
     check_data(config)
     return config
+
+
+def _check_valid_metric(config: Config) -> None:
+    """RecBole misses a validation metric that it does not compute only after the first epoch."""
+    metric, cutoff = str(config["valid_metric"]).lower(), ""
+    if "@" in metric:
+        metric, cutoff = metric.split("@", 1)
+    if metric not in [str(name).lower() for name in config["metrics"]] or (
+        cutoff and cutoff not in [str(k) for k in config["topk"]]
+    ):
+        raise InputError(
+            f"valid_metric is {config['valid_metric']}, which is not among metrics {config['metrics']} at topk "
+            f"{config['topk']}: set valid_metric to one of those."
+        )
 
 
 def given_keys(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
@@ -14,13 +13,12 @@ from recbole.trainer import Trainer
 from tqdm import tqdm
 
 from recbole_stream.data.samples import Samples
-from recbole_stream.decoding.deliberate import candidate_views
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.resume import checkpoint_file, stage_progress
 from recbole_stream.model.deliberation import RANKINGS, VIEWS
-from recbole_stream.training.deliberate import Match, fit_weights
+from recbole_stream.training.deliberate import Match, collect_views, fit_weights
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
 from recbole_stream.training.processes import add_up, from_first, processes, rank
@@ -281,32 +279,25 @@ class STREAMRecTrainer(GenerativeTrainer):
             return
         began = time.perf_counter()
         self.model.eval()
-        samples = samples_of(valid_data._dataset).to(self.device)
-        views, targets, present = self._candidates(samples, show_progress)
-        if len(targets):
+        model, samples = self.model, samples_of(valid_data._dataset).to(self.device)
+        some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
+        items, views, targets = collect_views(
+            model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates, show_progress
+        )
+        hits = items == targets[:, None]
+        weighed = hits.any(1)
+        if weighed.any():
             # one set for all processes, whose sums may differ in the last digit
-            weights = from_first(lambda: fit_weights(views, targets, present, slow.used))
+            weights = from_first(
+                lambda: fit_weights(views[weighed], hits[weighed].argmax(1), items[weighed] > 0, slow.used)
+            )
             slow.weights.copy_(torch.from_numpy(weights))
         slow.ranking.fill_(RANKINGS.index("deliberation"))
         named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, slow.weights.tolist()))
-        self.logger.info(f"deliberation over {len(targets)} validation users whose item is a candidate: {named}")
+        self.logger.info(f"deliberation over {weighed.sum()} validation users whose item is a candidate: {named}")
         valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
         self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))
-
-    def _candidates(self, samples: Samples, show_progress: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What :func:`fit_weights` takes, of users whose item is a candidate."""
-        model, found = self.model, []
-        chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
-        rows = chosen[: self.config["weigh_users"]]
-        order = rows[samples.lengths[rows].argsort(stable=True)]
-        for part in tqdm(order.split(128), desc="weigh", ncols=100, disable=not show_progress, leave=False):
-            batch = samples.batch(part)
-            items, views = candidate_views(model.network, batch.histories, model.trie, model.beams, model.candidates)
-            hit = items == batch.targets[:, None]
-            kept = hit.any(1)
-            found.append((views[kept].cpu().numpy(), hit[kept].int().argmax(1).cpu().numpy(), (items[kept] > 0).cpu().numpy()))
-        return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
 def _precision(key: str, device: torch.device) -> str:

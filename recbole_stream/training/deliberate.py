@@ -10,13 +10,18 @@ import torch.nn.functional as F
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 from torch import Tensor
+from tqdm import tqdm
 
-from recbole_stream.data.samples import Batch
+from recbole_stream.data.samples import Batch, Samples
+from recbole_stream.decoding.deliberate import candidate_views
+from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import RANKINGS
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective
 
-__all__ = ["Match", "fit_weights"]
+__all__ = ["Match", "collect_views", "fit_weights"]
+
+_USERS = 128  # whose candidates are scored at once
 
 
 class Match(Objective):
@@ -38,6 +43,36 @@ class Match(Objective):
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         yield F.cross_entropy(self.model.deliberation.matcher(batch.histories), batch.targets), {}
+
+
+def collect_views(
+    model: STREAMRecModel,
+    samples: Samples,
+    rows: Tensor,
+    trie: Trie,
+    beams: int,
+    candidates: int,
+    show_progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the views say of some users' candidates.
+
+    Args:
+        model: with its ``deliberation``.
+        samples: on the model's device.
+        rows: numbers of the samples [U], on the CPU.
+        trie, beams, candidates: see :func:`candidate_views`.
+        show_progress: progress bar.
+
+    Returns:
+        items [U, C], 0 where there is no candidate; views [U, C, 5]; targets [U]. Short histories come first.
+    """
+    found = []
+    order = rows[samples.lengths[rows].argsort(stable=True)]
+    for part in tqdm(order.split(_USERS), desc="weigh", ncols=100, disable=not show_progress, leave=False):
+        batch = samples.batch(part)
+        items, views = candidate_views(model, batch.histories, trie, beams, candidates)
+        found.append([tensor.cpu().numpy() for tensor in (items, views, batch.targets)])
+    return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
 def fit_weights(

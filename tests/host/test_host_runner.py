@@ -74,6 +74,7 @@ def test_resume_takes_finished_models_as_they_are(small, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--model=SASRec", "--topk=[5,20]"], "valid_metric is NDCG@10, which is not among metrics"),
         (["--model=STREAMREC"], "There is no model 'STREAMREC'"),
         (["--model=TIGER", "--learning_rat=1"], "did you mean 'learning_rate'"),
         (["--model=TIGER", "--dataset=nowhere"], "There is no data set 'nowhere'"),

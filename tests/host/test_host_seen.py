@@ -52,7 +52,7 @@ def test_a_search_gives_as_many_unseen_items_as_asked_for():
 
 def test_a_run_ranks_unseen_items_higher(tiny_ml100k):
     for folder, key in (("all", "False"), ("unseen", "True")):
-        arguments = ["--model=SASRec,TIGER", f"--output_dir={folder}", f"--leave_out_seen={key}", "--topk=[5,20]"]
+        arguments = ["--model=SASRec,TIGER", f"--output_dir={folder}", f"--leave_out_seen={key}", "--topk=[10,20]"]
         assert main([*arguments, *ARGUMENTS, f"--data_path={tiny_ml100k}"]) == 0
     for name in ("SASRec", "TIGER"):
         everything, unseen = (pd.read_parquet(f"{f}/ranks/{name}-seed2020.parquet")["rank"] for f in ("all", "unseen"))
