@@ -58,7 +58,9 @@ def test_a_run_ranks_unseen_items_higher(tiny_ml100k):
         everything, unseen = (pd.read_parquet(f"{f}/ranks/{name}-seed2020.parquet")["rank"] for f in ("all", "unseen"))
         # the same weights of one epoch: without a user's own items no target of ml-100k, which has no repeats, falls
         both = everything.notna() & unseen.notna()
-        assert both.any() and (unseen[both] <= everything[both]).all() and (unseen[both] < everything[both]).any()
+        assert both.any() and (unseen[both] <= everything[both]).all()
+        if name == "SASRec":  # which ranks the whole catalogue: most targets rise
+            assert (unseen[both] < everything[both]).mean() > 0.5
         assert unseen.notna().sum() >= everything.notna().sum()
     for row in json.loads(Path("unseen/results.json").read_text()):
         assert row["run"]["configuration"]["leave_out_seen"] is True
