@@ -31,16 +31,18 @@ def candidate_views(
         candidates: how many the other views bring.
 
     Returns:
-        items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``.
+        items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``. Where the
+        generative view is switched off nothing is generated, and it is 0.
     """
     slow = model.deliberation
-    prefix = thought(model, histories)
     catalogue = slow.catalogue(histories)  # [B, n + 1, 4]
     together = (catalogue * slow.weights[1:]).sum(-1)
     together[:, 0] = -torch.inf
     found = together.topk(min(candidates, together.shape[1] - 1), 1).indices
-    likelihood = score_items(prefix, found)
+    likelihood = torch.zeros_like(found, dtype=torch.float32)
     if slow.used[0]:
+        prefix = thought(model, histories)
+        likelihood = score_items(prefix, found)
         reached, log_probs = beam_search(prefix, trie, beams)
         twice = (reached[:, :, None] == found[:, None]).any(-1) | (reached == 0)
         found = torch.cat([found, reached.masked_fill(twice, 0)], 1)

@@ -86,8 +86,9 @@ def test_given_items_get_the_score_they_are_ranked_by(make):
 def test_views_that_are_off_weigh_nothing(make):
     model, trie = make(off=("generation", "content"))
     assert [view for view, weight in zip(VIEWS, model.deliberation.weights) if weight == 0] == ["generation", "content"]
-    items, _ = candidate_views(model, HISTORIES, trie, beams=8, candidates=6)
+    items, views = candidate_views(model, HISTORIES, trie, beams=8, candidates=6)
     assert items.shape[1] == 6 and (items > 0).all()  # the search brings no candidates
+    assert (views[..., VIEWS.index("generation")] == 0).all()
 
 
 @torch.no_grad()
