@@ -24,6 +24,7 @@ from recbole_stream.benchmark.plots import (
 from recbole_stream.benchmark.ranks import ranks_file, read_ranks
 from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, write_atomically
 from recbole_stream.benchmark.statistics import mean_and_deviation
+from recbole_stream.benchmark.tables import lines_of
 from recbole_stream.errors import InputError
 
 __all__ = ["REPORT_FILE", "write_report"]
@@ -80,7 +81,7 @@ def _summary(rows: Sequence[Row]) -> str:
 
 def _results(rows: Sequence[Row]) -> str:
     """The table of results: a line for each model and stage, means over seeds."""
-    groups = _groups(rows)
+    groups = [(line.model, line.shown, line.rows) for line in lines_of(rows)]
     names = [("test", name) for name in _distinct(name for row in rows for name in row.test)]
     chosen = _valid_metric(rows)
     names += [("valid", chosen)] if any(chosen in row.valid for row in rows) else []
@@ -106,21 +107,6 @@ def _results(rows: Sequence[Row]) -> str:
         "Test split, unless a column says valid. Best of a column bold, second underlined. With several seeds: mean ± "
         "standard deviation (n − 1). Training seconds count all stages up to the row's."
     )
-
-
-def _groups(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(model, stage as shown, a row for each seed). Where seeds keep different stages, one more line, "final", takes
-    from each seed the stage that it keeps."""
-    groups = []
-    for model in _distinct(row.model for row in rows):
-        members = [row for row in rows if row.model == model]
-        stages, kept = _distinct(row.stage for row in members), {row.stage for row in members if row.final}
-        for stage in stages:
-            shown = f"{stage} (final)" if len(stages) > 1 and kept == {stage} else stage
-            groups.append((model, shown, [row for row in members if row.stage == stage]))
-        if len(kept) > 1:
-            groups.append((model, "final", [row for row in members if row.final]))
-    return groups
 
 
 def _comparison(path: Path) -> str:

@@ -17,7 +17,7 @@ from recbole_stream.benchmark.layout import MISSING, latex, markdown, number, pl
 from recbole_stream.benchmark.results import Row, write_atomically
 from recbole_stream.benchmark.statistics import mean_and_deviation
 
-__all__ = ["markdown_table", "latex_table", "csv_table", "text_table", "write_tables"]
+__all__ = ["Line", "lines_of", "markdown_table", "latex_table", "csv_table", "text_table", "write_tables"]
 
 # heading -> (split, RecBole's name of the metric); more is better in all of them
 METRICS = {
@@ -31,7 +31,7 @@ COSTS = ("train s", "rank s/1000 users", "parameters")
 
 
 @dataclass
-class _Line:
+class Line:
     """A line of the table: the rows of a model's stage, one a seed; ``kept`` marks it among other stages."""
 
     model: str
@@ -39,6 +39,11 @@ class _Line:
     dataset: str
     rows: list[Row]
     kept: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The stage as printed."""
+        return self.stage + (" (final)" if self.kept else "")
 
     def metric(self, split: str, name: str) -> tuple[float, float | None] | None:
         """Mean and deviation over seeds; None where a seed has no value."""
@@ -92,7 +97,7 @@ def csv_table(rows: Sequence[Row]) -> str:
             + [_metric(row, split, name) for split, name in metrics]
             + [row.train_seconds, row.rank_seconds_per_1000_users, row.parameters]
         )
-    for line in _lines(rows):
+    for line in lines_of(rows):
         if len(line.rows) > 1:
             both = [line.metric(split, name) or (None, None) for split, name in metrics]
             costs = [line.mean(name) for name in ("train_seconds", "rank_seconds_per_1000_users", "parameters")]
@@ -108,8 +113,11 @@ def write_tables(folder: str | Path, rows: Sequence[Row]) -> None:
         write_atomically(Path(folder) / f"table.{ending}", table(rows))
 
 
-def _lines(rows: Sequence[Row]) -> list[_Line]:
-    """Rows of one model and stage together, each model's lines in the order of its first row."""
+def lines_of(rows: Sequence[Row]) -> list[Line]:
+    """Rows of one model and stage together, each model's lines in the order of its first row.
+
+    Where seeds keep different stages, one more line, "final", takes from each seed the stage that it keeps.
+    """
     trainings: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         trainings.setdefault((row.model, row.dataset), []).append(row)
@@ -120,9 +128,9 @@ def _lines(rows: Sequence[Row]) -> list[_Line]:
             stages.setdefault(row.stage, []).append(row)
         kept = {row.stage for row in members if row.final}
         for stage, group in stages.items():
-            lines.append(_Line(model, stage, dataset, group, len(stages) > 1 and kept == {stage}))
+            lines.append(Line(model, stage, dataset, group, len(stages) > 1 and kept == {stage}))
         if len(kept) > 1:
-            lines.append(_Line(model, "final", dataset, [row for row in members if row.final]))
+            lines.append(Line(model, "final", dataset, [row for row in members if row.final]))
     return lines
 
 
@@ -133,12 +141,11 @@ def _cells(
 
     ``mark`` is applied to each metric and its place among the different values of its data set (0 is the best).
     """
-    lines = _lines(rows)
+    lines = lines_of(rows)
     several = len({line.dataset for line in lines}) > 1
     cells = []
     for line in lines:
-        stage = (line.stage or MISSING) + (" (final)" if line.kept else "")
-        names = [line.model, stage, *([line.dataset] if several else [])]
+        names = [line.model, line.shown or MISSING, *([line.dataset] if several else [])]
         metrics = []
         for split, name in METRICS.values():
             peers = [peer.metric(split, name) for peer in lines if peer.dataset == line.dataset]
