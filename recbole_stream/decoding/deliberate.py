@@ -13,7 +13,8 @@ from recbole_stream.model.streamrec import STREAMRecModel
 
 __all__ = ["candidate_views", "deliberate", "rank_by_states", "view_scores"]
 
-_CATALOGUE = 1 << 24  # entries of [histories, items] that are held at once
+# what is held at once: entries of [histories, items], and prefixes that are read
+_CATALOGUE, _PREFIXES = 1 << 24, 8192
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def deliberate(
     """The best next items by all views: items [B, top] and their scores [B, top], best first."""
     keep_freed_memory()
     items, scores = [], []
-    for part in histories.split(_rows(model, beams + candidates)):
+    for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
         found, views = candidate_views(model, _trim(part), trie, beams, candidates)
         weighed = (views * model.deliberation.weights).sum(-1).masked_fill(found == 0, -torch.inf)
         best, order = weighed.topk(min(top, weighed.shape[1]), 1)
@@ -71,7 +72,7 @@ def deliberate(
 def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """The best next items by the matching tower alone: items [B, top] and log-probabilities [B, top]."""
     items, scores = [], []
-    for part in histories.split(_rows(model, 1)):
+    for part in histories.split(_rows(model, 1024)):
         logits = model.deliberation.matcher(_trim(part)).log_softmax(-1)
         best, found = logits.topk(min(top, logits.shape[1] - 1), 1)
         items.append(found)
@@ -88,9 +89,9 @@ def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tens
     return (torch.cat([likelihood[..., None], others], -1) * model.deliberation.weights).sum(-1)
 
 
-def _rows(model: STREAMRecModel, prefixes: int) -> int:
-    """Histories at once: the activations of their prefixes, and their scores of the catalogue, have to fit."""
-    return max(1, min(8192 // prefixes if prefixes > 1 else 1024, _CATALOGUE // model.tokens.n_items))
+def _rows(model: STREAMRecModel, most: int) -> int:
+    """Histories at once: at most ``most``, and so few that their scores of the catalogue fit."""
+    return max(1, min(most, _CATALOGUE // model.tokens.n_items))
 
 
 def _trim(histories: Tensor) -> Tensor:
