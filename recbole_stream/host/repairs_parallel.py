@@ -13,6 +13,7 @@ from recbole_stream.host.edit import edit
 from recbole_stream.training.processes import is_first
 
 __all__ = [
+    "AveragedGradients",
     "average_over_users",
     "let_one_process_log",
     "load_what_several_processes_trained",
@@ -72,12 +73,50 @@ def train_on_several_cpus() -> None:
             return
         self.config = config
         self.model = model
-        self.distributed_model = torch.nn.parallel.DistributedDataParallel(model)
+        self.distributed_model = AveragedGradients(model)
 
     form = "torch.distributed.init_process_group("
     edit(stock_device, {form: f"torch.distributed.is_initialized() or {form}"})
     Config._init_device = init_device
     AbstractTrainer.__init__ = init
+
+
+class AveragedGradients:
+    """What torch's DistributedDataParallel does for RecBole's trainers, for processes on a CPU.
+
+    Torch's never lets its process group go, so that gloo's threads still run while the interpreter is torn down: now and
+    then such a process ends with SIGABRT, "terminate called without an active exception", after all is done.
+
+    Args:
+        model: it starts with the weights of the first process.
+    """
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model, self.hooked = model, False
+        for tensor in (*model.parameters(), *model.buffers()):
+            _take_from_first(tensor.detach())
+
+    def __call__(self, _: torch.Tensor) -> None:
+        """RecBole calls it once before each epoch (``set_reduce_hook``), and sees to it that each backward pass reaches
+        every parameter in all processes. Our own trainers add up gradients themselves and never call it."""
+        for buffer in self.model.buffers():
+            _take_from_first(buffer)
+        if not self.hooked:
+            for parameter in self.model.parameters():
+                if parameter.requires_grad:
+                    parameter.register_post_accumulate_grad_hook(_average_gradient)
+            self.hooked = True
+
+
+def _take_from_first(tensor: torch.Tensor) -> None:
+    sent = tensor.contiguous()
+    torch.distributed.broadcast(sent, src=0)
+    tensor.copy_(sent)
+
+
+def _average_gradient(parameter: torch.Tensor) -> None:
+    torch.distributed.all_reduce(parameter.grad)
+    parameter.grad /= torch.distributed.get_world_size()
 
 
 def started_by_torchrun() -> dict[str, Any]:

@@ -19,6 +19,9 @@ from recbole.utils import ensure_dir, get_trainer
 from recbole_stream.errors import InputError
 from recbole_stream.host.commands import main
 from recbole_stream.host.launcher import run_distributed
+from recbole_stream.host.repairs_parallel import AveragedGradients
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -87,6 +90,44 @@ def test_a_mistake_in_the_input_comes_back_as_one_sentence(keys):
         run_distributed("TIGER", "tiny", keys, nproc=2)
 
 
+AVERAGE = """
+import json, pathlib, torch
+from recbole_stream.host.repairs_parallel import AveragedGradients
+
+torch.distributed.init_process_group("gloo")
+rank = torch.distributed.get_rank()
+model = torch.nn.BatchNorm1d(2)
+model.weight.data.fill_(1 + rank), model.running_mean.fill_(rank)
+averaged = AveragedGradients(model)
+began, gradients = [model.weight.tolist(), model.running_mean.tolist()], []
+for epoch in range(2):
+    averaged(torch.zeros(1))
+    model.zero_grad()
+    (model.weight * (10 * rank + 2)).sum().backward()
+    gradients.append(model.weight.grad.tolist())
+torch.distributed.destroy_process_group()
+threads = [(task / "comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()]
+print(json.dumps([*began, gradients, [name for name in threads if "gloo" in name]]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read from Linux's /proc")
+def test_gradients_are_averaged_and_the_group_ends_with_its_threads():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "PYTHONPATH": str(ROOT)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", AVERAGE], env=os.environ | place | {"RANK": str(rank)}, stdout=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in running:
+        weight, mean, gradients, threads = json.loads(process.communicate()[0])
+        assert weight == [1, 1] and mean == [0, 0]  # those of the first
+        assert gradients == [[7, 7], [7, 7]]  # (2 + 12) / 2
+        assert threads == []  # one that still runs may abort the process while it ends
+
+
 def test_two_processes_take_the_steps_of_one(keys):
     """Each batch is shared and gradients are averaged over its samples: the same weights within rounding."""
     ours = {
@@ -106,7 +147,6 @@ def test_two_processes_take_the_steps_of_one(keys):
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
-ROOT = Path(__file__).parents[2]
 # 12,359 samples: the last batch of 512 has 71, of which one process takes 36 and the other 35
 COMMAND = [
     "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
