@@ -264,13 +264,13 @@ def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Fi
 
 
 @matplotlib.rc_context(STYLE)
-def plot_scaling(table: pd.DataFrame, metric: str = "ndcg@10") -> Figure:
+def plot_scaling(table: pd.DataFrame, metric: str = "ndcg@10", split: str = "test") -> Figure:
     """Test-time scaling: a metric against what is spent on a user, one panel for each way to spend it.
 
     Args:
         table: one line a point: ``axis`` (such as "reasoning steps" or "paths"), ``amount`` (of it), ``mean`` and
-            ``std`` (over seeds; missing with one seed), and ``series``, the name of the line it belongs to.
-        metric: for the axis.
+            ``std`` (over seeds, or an error over users; may be missing), and ``series``, the name of its line.
+        metric, split: for the axis.
     """
     kinds = list(dict.fromkeys(table["axis"]))
     figure, axes = _figure(len(kinds), width=4.4, height=3.4, share_y=True)
@@ -285,7 +285,7 @@ def plot_scaling(table: pd.DataFrame, metric: str = "ndcg@10") -> Figure:
             axis.set_xscale("log", base=2)
         axis.set_xticks(sorted(set(panel["amount"])), [f"{amount:g}" for amount in sorted(set(panel["amount"]))])
         axis.minorticks_off()
-        axis.set(xlabel=kind, ylabel=f"test {metric_title(metric)}")
+        axis.set(xlabel=kind, ylabel=f"{split} {metric_title(metric)}")
     axes[0].legend()
     return _drawn(figure)
 

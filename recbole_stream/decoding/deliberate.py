@@ -19,7 +19,7 @@ _CATALOGUE, _PREFIXES = 1 << 24, 8192
 
 @torch.no_grad()
 def candidate_views(
-    model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int
+    model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, vectors: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The items worth a second look, and what every view says of them.
 
@@ -30,18 +30,19 @@ def candidate_views(
         trie: of the catalogue.
         beams: width of the search.
         candidates: how many the other views bring.
+        vectors: of all items, see :meth:`Matcher.forward`.
 
     Returns:
         items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``. Where the
-        generative view is switched off nothing is generated, and it is 0.
+        generative view weighs nothing, nothing is generated, and it is 0.
     """
     slow = model.deliberation
-    catalogue = slow.catalogue(histories)  # [B, n + 1, 4]
+    catalogue = slow.catalogue(histories, vectors)  # [B, n + 1, 4]
     together = (catalogue * slow.weights[1:]).sum(-1)
     together[:, 0] = -torch.inf
     found = together.topk(min(candidates, together.shape[1] - 1), 1).indices
     likelihood = torch.zeros_like(found, dtype=torch.float32)
-    if slow.used[0]:
+    if slow.generates:
         prefix = thought(model, histories)
         likelihood = score_items(prefix, found)
         reached, log_probs = beam_search(prefix, trie, beams)
@@ -58,9 +59,9 @@ def deliberate(
 ) -> tuple[Tensor, Tensor]:
     """The best next items by all views: items [B, top] and their scores [B, top], best first."""
     keep_freed_memory()
-    items, scores = [], []
+    items, scores, vectors = [], [], model.deliberation.matcher.vectors()
     for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
-        found, views = candidate_views(model, _trim(part), trie, beams, candidates)
+        found, views = candidate_views(model, _trim(part), trie, beams, candidates, vectors)
         weighed = (views * model.deliberation.weights).sum(-1).masked_fill(found == 0, -torch.inf)
         best, order = weighed.topk(min(top, weighed.shape[1]), 1)
         items.append(found.gather(1, order))
@@ -71,9 +72,10 @@ def deliberate(
 @torch.no_grad()
 def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """The best next items by the matching tower alone: items [B, top] and log-probabilities [B, top]."""
-    items, scores = [], []
+    items, scores, matcher = [], [], model.deliberation.matcher
+    vectors = matcher.vectors()
     for part in histories.split(_rows(model, 1024)):
-        logits = model.deliberation.matcher(_trim(part)).log_softmax(-1)
+        logits = matcher(_trim(part), vectors).log_softmax(-1)
         best, found = logits.topk(min(top, logits.shape[1] - 1), 1)
         items.append(found)
         scores.append(best)
@@ -83,10 +85,14 @@ def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[
 @torch.no_grad()
 def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
     """The weighed score of given items: histories [B, L], items [B, C] -> [B, C]."""
-    likelihood = score_items(thought(model, histories), items)
-    catalogue = model.deliberation.catalogue(histories)
+    slow = model.deliberation
+    if slow.generates:
+        likelihood = score_items(thought(model, histories), items)
+    else:
+        likelihood = torch.zeros_like(items, dtype=torch.float32)
+    catalogue = slow.catalogue(histories)
     others = catalogue.gather(1, items[..., None].expand(-1, -1, catalogue.shape[-1]))
-    return (torch.cat([likelihood[..., None], others], -1) * model.deliberation.weights).sum(-1)
+    return (torch.cat([likelihood[..., None], others], -1) * slow.weights).sum(-1)
 
 
 def _rows(model: STREAMRecModel, most: int) -> int:

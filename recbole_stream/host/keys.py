@@ -67,6 +67,7 @@ RULES: dict[str, Rule] = {
     "epochs": _positive,
     "learning_rate": _rate,
     "stopping_step": _count,
+    "pretrain_similar": _count,
     "pretrain_epochs": _positive,
     "pretrain_learning_rate": _rate,
     "pretrain_patience": _count,
@@ -138,8 +139,11 @@ def check_combinations(config: Mapping[str, Any]) -> None:
     """Check what no single key shows.
 
     Raises:
-        InputError: a search that keeps fewer items than are to be recommended.
+        InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept.
     """
+    written, kept = config["pretrain_similar"], config["similar_items"]
+    if written and written > kept:  # TIGER has neither
+        raise InputError(f"pretrain_similar is {written}, but similar_items keeps only {kept}: set that to at least {written}.")
     if config["beam_size"] < max(config["topk"]):
         raise InputError(
             f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "

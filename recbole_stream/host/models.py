@@ -173,11 +173,12 @@ class STREAMRec(GenerativeRecommender):
             _deliberation(config, dataset, tokens) if config["matching_epochs"] else None,
         )
         self.candidates = config["candidates"]
+        self.pretrain_similar = config["pretrain_similar"]
         self.register_buffer("similar", dataset.similar, persistent=False)
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:
-        return Pretrain(self.network, self.similar[:, :2], self.label_smoothing)
+        return Pretrain(self.network, self.similar[:, : self.pretrain_similar], self.label_smoothing)
 
     @property
     def ranking(self) -> str:

@@ -17,7 +17,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.resume import checkpoint_file, stage_progress
-from recbole_stream.model.deliberation import RANKINGS, VIEWS
+from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
 from recbole_stream.training.deliberate import Match, collect_views, fit_weights
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
@@ -212,7 +212,7 @@ class STREAMRecTrainer(GenerativeTrainer):
         config, network, similar = self.config, self.model.network, self.model.similar
 
         def finetune() -> Objective:
-            network.freeze_reference()
+            network.freeze_reference(one_decoder=not config["pretrain_similar"])
             if config["finetune_init"] == "direct":
                 network.start_from_direct()
             options = FinetuneOptions(
@@ -289,7 +289,7 @@ class STREAMRecTrainer(GenerativeTrainer):
         if weighed.any():
             # one set for all processes, whose sums may differ in the last digit
             weights = from_first(
-                lambda: fit_weights(views[weighed], hits[weighed].argmax(1), items[weighed] > 0, slow.used)
+                lambda: fit_weights(views[weighed], hits[weighed].argmax(1), items[weighed] > 0, slow.used, LEAST)
             )
             slow.weights.copy_(torch.from_numpy(weights))
         slow.ranking.fill_(RANKINGS.index("deliberation"))

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 
-__all__ = ["RANKINGS", "VIEWS", "Deliberation"]
+__all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
 VIEWS = ("generation", "state", "memory", "content", "seen")
+# the least that each may weigh: a likelihood, a share or a similarity that speaks against an item is noise
+LEAST = (0.0, 0.0, 0.0, 0.0, None)
 RANKINGS = ("generation", "states", "deliberation")
 
 # share of the memory's mass that an item gets which it has never seen: one in a thousand
@@ -45,15 +47,22 @@ class Deliberation(nn.Module):
         self.used = tuple(
             view not in switched_off and not (view == "content" and content is None) for view in VIEWS
         )
-        # from these the first candidates come; the fit replaces them
-        first = torch.tensor([0.1, 0.5, 0.5, 1.0, -3.0]) * torch.tensor(self.used)
-        self.register_buffer("weights", first)
+        self.register_buffer("weights", self.first_weights())
         self.register_buffer("ranking", torch.zeros((), dtype=torch.long))
         self.requires_grad_(False)
 
-    def catalogue(self, histories: Tensor) -> Tensor:
-        """All views but the generative one: item ids [B, L] -> [B, n_items + 1, 4]."""
-        state = self.matcher(histories).log_softmax(-1)
+    def first_weights(self) -> Tensor:
+        """Weights by which candidates are found before any have been fitted, [5]."""
+        return torch.tensor([0.1, 0.5, 0.5, 1.0, -3.0]) * torch.tensor(self.used)
+
+    @property
+    def generates(self) -> bool:
+        """Whether the generative view has a say; it costs far more than all others."""
+        return bool(self.weights[0] != 0)
+
+    def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """All views but the generative one: item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher."""
+        state = self.matcher(histories, vectors).log_softmax(-1)
         state[:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
         memory = (self.transitions(histories) + _UNSEEN).log()
         content = torch.zeros_like(state) if self.content is None else self.content(histories)

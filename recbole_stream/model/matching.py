@@ -58,9 +58,14 @@ class Matcher(nn.Module):
         last = (histories > 0).sum(1).sub(1).clamp(min=0)
         return hidden[torch.arange(len(last), device=last.device), last]
 
-    def forward(self, histories: Tensor) -> Tensor:
-        """Item ids [B, L] -> logits over the catalogue [B, n_items + 1], -inf for the padding item."""
-        vectors = self.vectors()
+    def forward(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """Logits over the catalogue [B, n_items + 1], -inf for the padding item.
+
+        Args:
+            histories: item ids [B, L].
+            vectors: those of :meth:`vectors`, where they serve more than one call.
+        """
+        vectors = self.vectors() if vectors is None else vectors
         logits = product(self.states(histories, vectors), vectors).float()
         closed = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
         closed[0] = True

@@ -61,8 +61,14 @@ class STREAMRecModel(nn.Module):
         self.reference.requires_grad_(False)
         self.reference.decoder.requires_grad_(True)
 
-    def freeze_reference(self) -> None:
-        """End of Stage 1: give the reference its own encoder and vocabulary, and fix it."""
+    def freeze_reference(self, one_decoder: bool = False) -> None:
+        """End of Stage 1: give the reference its own encoder and vocabulary, and fix it.
+
+        Args:
+            one_decoder: that stage had no similar items to write and trained the slow decoder as the direct one.
+        """
+        if one_decoder:
+            self.reference.decoder.load_state_dict(self.decoder.state_dict())
         self.reference.encoder.load_state_dict(self.encoder.state_dict())
         self.reference.tokens.load_state_dict(self.tokens.state_dict())
         self.reference.requires_grad_(False).eval()

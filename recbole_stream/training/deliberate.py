@@ -66,17 +66,22 @@ def collect_views(
     Returns:
         items [U, C], 0 where there is no candidate; views [U, C, 5]; targets [U]. Short histories come first.
     """
-    found = []
+    found, vectors = [], model.deliberation.matcher.vectors().detach()
     order = rows[samples.lengths[rows].argsort(stable=True)]
     for part in tqdm(order.split(_USERS), desc="weigh", ncols=100, disable=not show_progress, leave=False):
         batch = samples.batch(part)
-        items, views = candidate_views(model, batch.histories, trie, beams, candidates)
+        items, views = candidate_views(model, batch.histories, trie, beams, candidates, vectors)
         found.append([tensor.cpu().numpy() for tensor in (items, views, batch.targets)])
     return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
 def fit_weights(
-    views: np.ndarray, targets: np.ndarray, present: np.ndarray, used: tuple[bool, ...], ridge: float = 1e-3
+    views: np.ndarray,
+    targets: np.ndarray,
+    present: np.ndarray,
+    used: tuple[bool, ...],
+    least: tuple[float | None, ...],
+    ridge: float = 1e-3,
 ) -> np.ndarray:
     """Weights under which the target is likeliest among a user's candidates (a conditional logit; convex).
 
@@ -85,6 +90,7 @@ def fit_weights(
         targets: place of the target among the candidates [U].
         present: which places hold a candidate [U, C].
         used: which of the F weights may differ from 0.
+        least: what each may not be below, None where it may be anything.
         ridge: of the squared weights, in nats a user; it decides where views say the same.
 
     Returns:
@@ -102,7 +108,8 @@ def fit_weights(
         gradient = (np.einsum("uc,ucf->uf", share, x) - x[rows, targets]).mean(0) + 2 * ridge * weights
         return value, gradient
 
-    fitted = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B")
+    bounds = [(least[column], None) for column in columns]
+    fitted = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
     weights = np.zeros(views.shape[-1])
     weights[columns] = fitted.x
     return weights

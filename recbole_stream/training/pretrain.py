@@ -37,9 +37,11 @@ class Direct(Objective):
 class Pretrain(Objective):
     """``Y = [tokens of the most similar items; tokens of the target]`` and, jointly, the direct decoder.
 
+    Without similar items Y is the target alone, the slow decoder is the direct one, and one of them is trained.
+
     Args:
         model: trained in place; its ``steps`` become q.
-        neighbours: the most similar other items of each item, [n_items + 1, 2] ids (row 0 unused).
+        neighbours: the most similar other items of each item, [n_items + 1, C] ids (row 0 unused); the paper has C = 2.
         label_smoothing: see :func:`token_cross_entropy`.
     """
 
@@ -48,6 +50,7 @@ class Pretrain(Objective):
     def __init__(self, model: STREAMRecModel, neighbours: Tensor, label_smoothing: float) -> None:
         self.model, self.neighbours, self.label_smoothing = model, neighbours, label_smoothing
         model.share_reference()
+        model.reference.decoder.requires_grad_(neighbours.shape[1] > 0)
         model.steps.fill_(neighbours.shape[1] * model.tokens.levels)
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
@@ -60,6 +63,9 @@ class Pretrain(Objective):
         memory = model.decoder.stack.memory(states, bias)
         hidden = model.decoder(tokens.embedding(labels[:, None, :-1]), memory)[:, 0]
         slow = token_cross_entropy(tokens.logits(hidden), labels, self.label_smoothing)  # Eq. 10
+        if not similar.shape[1]:
+            yield slow, {}
+            return
 
         decoder = model.reference.decoder
         hidden = decoder(tokens.embedding(target[:, None, :-1]), decoder.stack.memory(states, bias))[:, 0]

@@ -92,6 +92,21 @@ def test_views_that_are_off_weigh_nothing(make):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("switch", ["off", "weight"])
+def test_nothing_is_generated_where_generation_weighs_nothing(make, switch, monkeypatch):
+    model, trie = make(off=("generation",) if switch == "off" else ())
+    if switch == "weight":
+        expected = every_view(model)
+        model.deliberation.weights[0] = 0
+    monkeypatch.setattr(model.decoder, "begin", None)  # whoever generates fails
+    items, scores = deliberate(model, HISTORIES, trie, beams=5, candidates=40, top=8)
+    assert torch.allclose(view_scores(model, HISTORIES, items), scores, atol=1e-4)
+    if switch == "weight":
+        best = (expected * model.deliberation.weights).sum(-1).topk(8)
+        assert torch.equal(items, best.indices + 1) and torch.allclose(scores, best.values, atol=1e-4)
+
+
+@torch.no_grad()
 def test_items_without_text_have_no_content_view(make):
     model, trie = make(text=False)
     assert model.deliberation.used == (True, True, True, False, True)

@@ -117,13 +117,15 @@ def test_predict_is_the_score_of_full_sort(small):
     torch.testing.assert_close(full.gather(1, batch["item_id"][:, None])[:, 0], single, atol=1e-4, rtol=1e-4)
 
 
-def test_loss_of_a_stock_batch_has_a_gradient(small):
-    _, _, (train_data, _, _), model = prepared("STREAMRec", small)
+@pytest.mark.parametrize("similar", [0, 2])
+def test_loss_of_a_stock_batch_has_a_gradient(small, similar):
+    _, _, (train_data, _, _), model = prepared("STREAMRec", small | {"pretrain_similar": similar})
     loss = model.calculate_loss(next(iter(train_data)))
     loss.backward()
     assert loss.item() > 0
     assert model.network.reference.encoder.norm.weight.grad is None  # frozen copies do not train
-    assert model.network.reference.decoder.start.grad.abs().sum() > 0  # the direct decoder does
+    direct = model.network.reference.decoder if similar else model.network.decoder
+    assert direct.start.grad.abs().sum() > 0  # the direct decoder does
 
 
 def test_foreign_checkpoint_is_refused(small, tmp_path):
@@ -140,6 +142,7 @@ def test_foreign_checkpoint_is_refused(small, tmp_path):
     ("change", "message"),
     [
         ({"beam_size": 5}, "beam_size is 5, but topk asks for 10"),
+        ({"pretrain_similar": 9, "similar_items": 5}, "pretrain_similar is 9, but similar_items keeps only 5"),
         ({"codebook_sise": 32}, "did you mean 'codebook_size'"),
         ({"tokenizer": "vq"}, "tokenizer is 'vq', but must be one of"),
         ({"reasoning_steps": 0}, "reasoning_steps is 0"),

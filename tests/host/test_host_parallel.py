@@ -151,7 +151,7 @@ def test_two_processes_take_the_steps_of_one(keys):
 COMMAND = [
     "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
     "--inner_size=16", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
-    "--similar_items=5", "--reasoning_steps=2", "--epochs=2", "--pretrain_epochs=2",
+    "--similar_items=5", "--pretrain_similar=2", "--reasoning_steps=2", "--epochs=2", "--pretrain_epochs=2",
     "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.5", "--reinforce_epochs=2",
     "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4", "--train_batch_size=512", "--dropout=0",
     "--matching_epochs=2", "--matching_dropout=0",    "--precision=float32", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01", "--show_progress=False", "--gpu_id=",

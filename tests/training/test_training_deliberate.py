@@ -13,7 +13,7 @@ from recbole_stream.model.matching import Matcher
 from recbole_stream.training.deliberate import Match, fit_weights
 from tests.helpers import backbone, catalogue, random_histories, streamrec
 
-ALL = (True, True, True)
+ALL, FREE = (True, True, True), (None, None, None)
 
 
 def choices(weights, users, seed):
@@ -26,7 +26,7 @@ def choices(weights, users, seed):
 
 def test_planted_weights_come_back():
     # the standard error of a weight with 20,000 users is about .01
-    fitted = fit_weights(*choices([1.0, -2.0, 0.0], 20_000, 0), ALL, ridge=0.0)
+    fitted = fit_weights(*choices([1.0, -2.0, 0.0], 20_000, 0), ALL, FREE, ridge=0.0)
     assert np.allclose(fitted, [1.0, -2.0, 0.0], atol=0.05)
 
 
@@ -34,7 +34,7 @@ def test_one_user_two_candidates_by_hand():
     # the target's one view is 1, the other's 0: the loss is log(1 + e^-w) + r w^2, least where 2 r w = 1 / (1 + e^w),
     # which r = 1 / (2 (1 + e)) puts at w = 1
     ridge = 1 / (2 * (1 + np.e))
-    fitted = fit_weights(np.array([[[1.0], [0.0]]]), np.array([0]), np.ones((1, 2), bool), (True,), ridge)
+    fitted = fit_weights(np.array([[[1.0], [0.0]]]), np.array([0]), np.ones((1, 2), bool), (True,), (None,), ridge)
     assert fitted[0] == pytest.approx(1.0, abs=1e-4)
 
 
@@ -43,14 +43,14 @@ def test_places_without_a_candidate_change_nothing():
     rng = np.random.default_rng(2)
     more = np.concatenate([views, rng.normal(size=(300, 4, 3)) * 50], 1)
     padded = np.concatenate([present, np.zeros((300, 4), bool)], 1)
-    assert np.allclose(fit_weights(more, targets, padded, ALL), fit_weights(views, targets, present, ALL), atol=1e-4)
+    assert np.allclose(fit_weights(more, targets, padded, ALL, FREE), fit_weights(views, targets, present, ALL, FREE), atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), st.integers(0, 5))
 def test_views_that_are_not_used_weigh_exactly_0_and_no_other_weights_are_likelier(used, seed):
     views, targets, present = choices([1.0, -1.0, 0.5], 200, seed)
-    fitted = fit_weights(views, targets, present, tuple(used))
+    fitted = fit_weights(views, targets, present, tuple(used), FREE)
     assert all(weight == 0 for weight, use in zip(fitted, used) if not use)
 
     def loss(weights):
@@ -63,6 +63,18 @@ def test_views_that_are_not_used_weigh_exactly_0_and_no_other_weights_are_likeli
             moved = fitted.copy()
             moved[column] += step
             assert loss(moved) > loss(fitted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.sampled_from([None, 0.0]), min_size=3, max_size=3), st.integers(0, 5))
+def test_bounded_weights_are_the_likeliest_within_their_bounds(least, seed):
+    views, targets, present = choices([1.0, -1.0, 0.0], 200, seed)
+    fitted = fit_weights(views, targets, present, ALL, tuple(least))
+    free = fit_weights(views, targets, present, ALL, FREE)
+    assert all(bound is None or weight >= bound for weight, bound in zip(fitted, least))
+    assert fitted[0] > 0.5 and (fitted[1] == 0 if least[1] == 0 else fitted[1] < -0.5)
+    if all(bound is None or weight >= bound for weight, bound in zip(free, least)):
+        assert np.allclose(fitted, free, atol=1e-4)
 
 
 def tower():

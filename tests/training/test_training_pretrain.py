@@ -64,6 +64,23 @@ class TestPretrain:
         assert scalars["direct"].item() == pytest.approx(direct, rel=1e-5)
         assert loss.item() == pytest.approx(slow + direct, rel=1e-5)
 
+    def test_without_similar_items_it_is_the_direct_decoder_alone(self):
+        model = streamrec(CODES, SIZES)
+        model.start_from_direct()  # so that direct_model is a TIGER with the slow decoder's weights
+        direct = direct_model(model)
+        expected = next(Direct(direct, 0.1).losses(BATCH))[0].item()
+        objective = Pretrain(model, NEIGHBOURS[:, :0], 0.1)
+        ((loss, _),) = objective.losses(BATCH)
+        assert loss.item() == pytest.approx(expected, rel=1e-6) and model.steps == 0
+        loss.backward()
+        assert trained_parts(model) == {"tokens", "encoder", "decoder"}
+        for parameter in model.parameters():
+            parameter.data += 0.1  # a step
+        expected = next(objective.losses(BATCH))[0].item()
+        assert not any(parameter.requires_grad for parameter in model.reference.parameters())
+        model.freeze_reference(one_decoder=True)
+        assert next(Direct(model.reference, 0.1).losses(BATCH))[0].item() == pytest.approx(expected, rel=1e-6)
+
     def test_the_model_then_thinks_q_tokens(self):
         model = streamrec(CODES, SIZES)
         Pretrain(model, NEIGHBOURS, 0.0)

@@ -1,0 +1,76 @@
+"""Checkpoints of a run, loaded, and ranks of given candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import recbole_stream  # noqa: F401  registers the models
+from recbole.config import Config
+from recbole.quick_start import load_data_and_model
+from recbole_stream.data.samples import Samples
+from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import quiet_argv
+from recbole_stream.host.dataset import samples_of
+from recbole_stream.host.models import STREAMRec, TIGER
+
+__all__ = ["TOP", "Loaded", "load", "metrics", "ranks_among"]
+
+TOP = 10
+
+
+@dataclass
+class Loaded:
+    """A checkpoint: its configuration, the model in evaluation mode, the samples of the three splits on its device."""
+
+    config: Config
+    model: STREAMRec | TIGER
+    train: Samples
+    valid: Samples
+    test: Samples
+
+
+def load(run: Path, checkpoint: str) -> Loaded:
+    """Load a checkpoint of a run.
+
+    Args:
+        run: the run's folder.
+        checkpoint: such as ``STREAMRec-seed2020-SFT``.
+
+    Raises:
+        InputError: the run has no such checkpoint.
+    """
+    file = run / "checkpoints" / f"{checkpoint}.pth"
+    if not file.is_file():
+        raise InputError(f"{file} does not exist: name the folder of a run that has trained this model with this seed.")
+    with quiet_argv():
+        config, model, _, *loaders = load_data_and_model(str(file))
+    model.eval()
+    return Loaded(config, model, *(samples_of(loader._dataset).to(model.device) for loader in loaders))
+
+
+def ranks_among(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
+    """Rank of each user's target among the candidates.
+
+    Args:
+        scores: [U, C], -inf where there is no candidate.
+        hits: which candidate is the target [U, C].
+
+    Returns:
+        ranks [U] from 1; ties count against the target; infinite where it is none of the candidates.
+    """
+    own = np.where(hits, scores, -np.inf).max(1, keepdims=True)
+    return np.where(hits.any(1), (scores >= own).sum(1), np.inf)
+
+
+def metrics(ranks: np.ndarray) -> dict[str, float]:
+    """NDCG@10 and Recall@10 of ranks, and the standard error of the former over users."""
+    gains = np.where(ranks <= TOP, 1 / np.log2(ranks + 1), 0.0)
+    return {
+        "ndcg@10": float(gains.mean()),
+        "recall@10": float((ranks <= TOP).mean()),
+        "error": float(gains.std(ddof=1) / np.sqrt(len(gains))),
+    }
