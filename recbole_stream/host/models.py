@@ -191,7 +191,9 @@ class STREAMRec(GenerativeRecommender):
         """What that takes: the reference and the reasoning head only serve training."""
         network, slow = self.network, self.network.deliberation
         writer = [network.tokens, network.encoder, network.decoder]
-        return {"generation": writer, "states": [slow], "deliberation": [*writer, slow]}[self.ranking]
+        if self.ranking == "generation":
+            return writer
+        return [*writer, slow] if self.ranking == "deliberation" and slow.generates else [slow]
 
     def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
         """The best ``top`` items and their scores [B, top]; log-probabilities unless all views are weighed."""

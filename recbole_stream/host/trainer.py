@@ -18,7 +18,7 @@ from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.resume import checkpoint_file, stage_progress
 from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
-from recbole_stream.training.deliberate import Match, collect_views, fit_weights
+from recbole_stream.training.deliberate import Match, choose_weights, collect_views
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
 from recbole_stream.training.processes import add_up, from_first, processes, rank
@@ -289,7 +289,7 @@ class STREAMRecTrainer(GenerativeTrainer):
         if weighed.any():
             # one set for all processes, whose sums may differ in the last digit
             weights = from_first(
-                lambda: fit_weights(views[weighed], hits[weighed].argmax(1), items[weighed] > 0, slow.used, LEAST)
+                lambda: choose_weights(views[weighed], hits[weighed].argmax(1), items[weighed] > 0, slow.used, LEAST)
             )
             slow.weights.copy_(torch.from_numpy(weights))
         slow.ranking.fill_(RANKINGS.index("deliberation"))

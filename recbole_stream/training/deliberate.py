@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from scipy.stats import chi2
 from torch import Tensor
 from tqdm import tqdm
 
@@ -19,7 +20,7 @@ from recbole_stream.model.deliberation import RANKINGS
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective
 
-__all__ = ["Match", "collect_views", "fit_weights"]
+__all__ = ["Match", "choose_weights", "collect_views", "fit_weights"]
 
 _USERS = 128  # whose candidates are scored at once
 
@@ -75,6 +76,34 @@ def collect_views(
     return tuple(np.concatenate(parts) for parts in zip(*found))
 
 
+def choose_weights(
+    views: np.ndarray,
+    targets: np.ndarray,
+    present: np.ndarray,
+    used: tuple[bool, ...],
+    least: tuple[float | None, ...],
+    level: float = 0.01,
+) -> np.ndarray:
+    """:func:`fit_weights`, with 0 for the generative view where it does not earn its cost.
+
+    It takes nearly all the time of ranking. It stays where a likelihood-ratio test tells the views with it from those
+    without it.
+
+    Args:
+        views, targets, present, used, least: see :func:`fit_weights`; the generative view is the first.
+        level: of the test.
+
+    Returns:
+        weights [F] in float64.
+    """
+    weights = fit_weights(views, targets, present, used, least)
+    if not used[0] or sum(used) == 1:
+        return weights
+    without = fit_weights(views, targets, present, (False, *used[1:]), least)
+    lost = _loss(without, views, targets, present)[0] - _loss(weights, views, targets, present)[0]
+    return weights if 2 * len(targets) * lost > chi2.isf(level, 1) else without
+
+
 def fit_weights(
     views: np.ndarray,
     targets: np.ndarray,
@@ -97,19 +126,25 @@ def fit_weights(
         weights [F] in float64.
     """
     columns = np.flatnonzero(used)
-    x = views[..., columns].astype(np.float64)
-    rows = np.arange(len(x))
+    some = views[..., columns].astype(np.float64)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        scores = np.where(present, x @ weights, -np.inf)
-        total = logsumexp(scores, axis=1, keepdims=True)
-        share = np.exp(scores - total)
-        value = (total[:, 0] - scores[rows, targets]).mean() + ridge * weights @ weights
-        gradient = (np.einsum("uc,ucf->uf", share, x) - x[rows, targets]).mean(0) + 2 * ridge * weights
-        return value, gradient
+        value, gradient = _loss(weights, some, targets, present)
+        return value + ridge * weights @ weights, gradient + 2 * ridge * weights
 
     bounds = [(least[column], None) for column in columns]
     fitted = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
     weights = np.zeros(views.shape[-1])
     weights[columns] = fitted.x
     return weights
+
+
+def _loss(
+    weights: np.ndarray, views: np.ndarray, targets: np.ndarray, present: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Mean -log P of the target over users, in nats, and its gradient [F]."""
+    scores = np.where(present, views @ weights, -np.inf)
+    total = logsumexp(scores, axis=1, keepdims=True)
+    share, rows = np.exp(scores - total), np.arange(len(views))
+    value = (total[:, 0] - scores[rows, targets]).mean()
+    return value, (np.einsum("uc,ucf->uf", share, views) - views[rows, targets]).mean(0)

@@ -10,7 +10,7 @@ from recbole_stream.data.samples import Batch
 from recbole_stream.model.deliberation import Deliberation
 from recbole_stream.model.lookup import Transitions
 from recbole_stream.model.matching import Matcher
-from recbole_stream.training.deliberate import Match, fit_weights
+from recbole_stream.training.deliberate import Match, choose_weights, fit_weights
 from tests.helpers import backbone, catalogue, random_histories, streamrec
 
 ALL, FREE = (True, True, True), (None, None, None)
@@ -75,6 +75,32 @@ def test_bounded_weights_are_the_likeliest_within_their_bounds(least, seed):
     assert fitted[0] > 0.5 and (fitted[1] == 0 if least[1] == 0 else fitted[1] < -0.5)
     if all(bound is None or weight >= bound for weight, bound in zip(free, least)):
         assert np.allclose(fitted, free, atol=1e-4)
+
+
+def test_a_generative_view_that_says_nothing_is_dropped_and_the_others_are_as_without_it():
+    views, targets, present = choices([0.0, -1.0, 0.0], 2000, 3)
+    chosen = choose_weights(views, targets, present, ALL, FREE)
+    assert np.array_equal(chosen, fit_weights(views, targets, present, (False, True, True), FREE))
+    assert chosen[0] == 0 and chosen[2] != 0  # others may say nothing: they cost nothing
+    views, targets, present = choices([0.2, 0.0, 0.0], 2000, 4)  # weak, but told from 0 by 2,000 users
+    assert np.array_equal(
+        choose_weights(views, targets, present, ALL, FREE), fit_weights(views, targets, present, ALL, FREE)
+    )
+
+
+def test_noise_is_kept_as_seldom_as_the_level_says():
+    kept = 0
+    for seed in range(60):
+        views, targets, present = choices([0.0, 1.0], 150, seed)
+        kept += choose_weights(views, targets, present, (True, True), (None, None), level=0.2)[0] != 0
+    assert 3 <= kept <= 22  # 12 expected, 3 standard deviations of 3.1 to either side
+
+
+@pytest.mark.parametrize("used", [(True, False, False), (False, True, True)])
+def test_alone_it_stays_and_switched_off_it_is_not_asked(used):
+    views, targets, present = choices([0.01, 0.5, 0.5], 50, 5)
+    chosen = choose_weights(views, targets, present, used, FREE)
+    assert np.array_equal(chosen, fit_weights(views, targets, present, used, FREE)) and (chosen[0] != 0) == used[0]
 
 
 def tower():
