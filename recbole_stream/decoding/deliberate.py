@@ -61,9 +61,10 @@ def deliberate(
     keep_freed_memory()
     items, scores, vectors = [], [], model.deliberation.matcher.vectors()
     for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
-        found, views = candidate_views(model, _trim(part), trie, beams, candidates, vectors)
-        weighed = (views * model.deliberation.weights).sum(-1).masked_fill(found == 0, -torch.inf)
-        best, order = weighed.topk(min(top, weighed.shape[1]), 1)
+        part = _trim(part)
+        found, views = candidate_views(model, part, trie, beams, candidates, vectors)
+        verified = model.deliberation.score(part, found, views).masked_fill(found == 0, -torch.inf)
+        best, order = verified.topk(min(top, verified.shape[1]), 1)
         items.append(found.gather(1, order))
         scores.append(best)
     return torch.cat(items), torch.cat(scores)
@@ -84,7 +85,7 @@ def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[
 
 @torch.no_grad()
 def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
-    """The weighed score of given items: histories [B, L], items [B, C] -> [B, C]."""
+    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
     slow = model.deliberation
     if slow.generates:
         likelihood = score_items(thought(model, histories), items)
@@ -92,7 +93,7 @@ def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tens
         likelihood = torch.zeros_like(items, dtype=torch.float32)
     catalogue = slow.catalogue(histories)
     others = catalogue.gather(1, items[..., None].expand(-1, -1, catalogue.shape[-1]))
-    return (torch.cat([likelihood[..., None], others], -1) * slow.weights).sum(-1)
+    return slow.score(histories, items, torch.cat([likelihood[..., None], others], -1))
 
 
 def _rows(model: STREAMRecModel, most: int) -> int:

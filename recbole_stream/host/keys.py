@@ -114,6 +114,7 @@ RULES: dict[str, Rule] = {
     "lookup_recency": number(above=0, maximum=1),
     "candidates": _positive,
     "weigh_users": _positive,
+    "verifier_size": _count,
     "views_off": Rule(
         f"a list of some of {', '.join(VIEWS)}, but not all",
         lambda value: value is None or (isinstance(value, list) and set(value) < set(VIEWS)),

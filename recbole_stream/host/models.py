@@ -21,12 +21,13 @@ from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import SemanticIDDataset, samples_of
 from recbole_stream.model.backbone import BackboneConfig
-from recbole_stream.model.deliberation import RANKINGS, Deliberation
+from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
+from recbole_stream.model.verifier import Verifier
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
@@ -130,6 +131,13 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
     sizes = replace(_backbone(config), dropout=config["matching_dropout"])
     recency = config["lookup_recency"]
     samples = samples_of(dataset)
+    content = None if dataset.text is None else Content(dataset.text, recency)
+    verifier = None
+    off = tuple(config["views_off"] or ())
+    if config["verifier_size"]:
+        popularity = torch.bincount(samples.targets, minlength=tokens.n_items)
+        text = None if content is None or "content" in off else content.unit
+        verifier = Verifier(len(VIEWS), config["verifier_size"], popularity, text)
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),
         Transitions(
@@ -142,8 +150,9 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             config["lookup_backward"],
             recency,
         ),
-        None if dataset.text is None else Content(dataset.text, recency),
-        tuple(config["views_off"] or ()),
+        content,
+        off,
+        verifier,
     )
 
 

@@ -17,8 +17,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.resume import checkpoint_file, stage_progress
-from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
-from recbole_stream.training.deliberate import Match, choose_weights, collect_views
+from recbole_stream.training.deliberate import Match, learn_to_deliberate
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.loop import Objective, StageResult, train_stage
 from recbole_stream.training.processes import add_up, from_first, processes, rank
@@ -273,7 +272,7 @@ class STREAMRecTrainer(GenerativeTrainer):
         return stages
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
-        """Choose the weights of the views on the validation split."""
+        """Learn to deliberate, on the validation split."""
         slow = self.model.network.deliberation
         if slow is None:
             return
@@ -281,20 +280,11 @@ class STREAMRecTrainer(GenerativeTrainer):
         self.model.eval()
         model, samples = self.model, samples_of(valid_data._dataset).to(self.device)
         some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
-        items, views, targets = collect_views(
-            model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates, show_progress
-        )
-        hits = items == targets[:, None]
-        weighed = hits.any(1)
-        if weighed.any():
-            # one set for all processes, whose sums may differ in the last digit
-            weights = from_first(
-                lambda: choose_weights(views[weighed], hits[weighed].argmax(1), items[weighed] > 0, slow.used, LEAST)
-            )
-            slow.weights.copy_(torch.from_numpy(weights))
-        slow.ranking.fill_(RANKINGS.index("deliberation"))
-        named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, slow.weights.tolist()))
-        self.logger.info(f"deliberation over {weighed.sum()} validation users whose item is a candidate: {named}")
+        chosen = learn_to_deliberate(
+            model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates,
+            self.config["seed"], show_progress,
+        )  # fmt: skip
+        self.logger.info(f"deliberation: {chosen}")
         valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
         self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))

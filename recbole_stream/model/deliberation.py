@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.verifier import Verifier
 
 __all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
@@ -37,17 +38,24 @@ class Deliberation(nn.Module):
         transitions: the memory of training sequences.
         content: similarity of texts; None where items have no text (the view is then 0).
         switched_off: views whose weight stays 0.
+        verifier: looks at the candidates again; None leaves them to the weighed sum.
     """
 
     def __init__(
-        self, matcher: Matcher, transitions: Transitions, content: Content | None, switched_off: tuple[str, ...] = ()
+        self,
+        matcher: Matcher,
+        transitions: Transitions,
+        content: Content | None,
+        switched_off: tuple[str, ...] = (),
+        verifier: Verifier | None = None,
     ) -> None:
         super().__init__()
-        self.matcher, self.transitions, self.content = matcher, transitions, content
+        self.matcher, self.transitions, self.content, self.verifier = matcher, transitions, content, verifier
         self.used = tuple(
             view not in switched_off and not (view == "content" and content is None) for view in VIEWS
         )
         self.register_buffer("weights", self.first_weights())
+        self.register_buffer("shown", torch.tensor(self.used[1:], dtype=torch.float32), persistent=False)
         self.register_buffer("ranking", torch.zeros((), dtype=torch.long))
         self.requires_grad_(False)
 
@@ -60,11 +68,20 @@ class Deliberation(nn.Module):
         """Whether the generative view has a say; it costs far more than all others."""
         return bool(self.weights[0] != 0)
 
+    def score(self, histories: Tensor, items: Tensor, views: Tensor) -> Tensor:
+        """By what candidates are ranked: item ids [B, L] and [B, C], views [B, C, 5] -> [B, C]."""
+        if self.verifier is not None and self.verifier.trusted:
+            return self.verifier(self.verifier.features(histories, items, views))
+        return (views * self.weights).sum(-1)
+
     def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """All views but the generative one: item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher."""
+        """All views but the generative one, 0 where they are switched off.
+
+        Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher.
+        """
         state = self.matcher(histories, vectors).log_softmax(-1)
         state[:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
         memory = (self.transitions(histories) + _UNSEEN).log()
         content = torch.zeros_like(state) if self.content is None else self.content(histories)
         seen = torch.zeros_like(state).scatter_(1, histories, 1.0)
-        return torch.stack([state, memory, content, seen], -1)
+        return torch.stack([state, memory, content, seen], -1) * self.shown  # the verifier reads no view that is off

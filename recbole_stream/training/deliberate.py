@@ -1,7 +1,8 @@
-"""Training for deliberation: the matching tower, and the weights of the views."""
+"""Training for deliberation: the matching tower, the weights of the views, the verifier."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,11 +17,13 @@ from tqdm import tqdm
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.decoding.deliberate import candidate_views
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.model.deliberation import RANKINGS
+from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective
+from recbole_stream.training.processes import from_first
+from recbole_stream.training.verify import verify
 
-__all__ = ["Match", "choose_weights", "collect_views", "fit_weights"]
+__all__ = ["Match", "choose_weights", "collect_views", "fit_weights", "learn_to_deliberate"]
 
 _USERS = 128  # whose candidates are scored at once
 
@@ -46,6 +49,62 @@ class Match(Objective):
         yield F.cross_entropy(self.model.deliberation.matcher(batch.histories), batch.targets), {}
 
 
+def learn_to_deliberate(
+    model: STREAMRecModel,
+    samples: Samples,
+    rows: Tensor,
+    trie: Trie,
+    beams: int,
+    candidates: int,
+    seed: int,
+    show_progress: bool = False,
+) -> str:
+    """Choose the weights of the views, then train the verifier on the candidates that they find.
+
+    Args:
+        model: with its ``deliberation``, by which it ranks from here on.
+        samples: of users on whom nothing was trained, on the model's device.
+        rows: numbers of the samples to learn from, on the CPU.
+        trie, beams, candidates: see :func:`candidate_views`.
+        seed: of the verifier.
+        show_progress: progress bar.
+
+    Returns:
+        what came of it, for the log. Without any user whose item is a candidate all stays as it is.
+    """
+    slow = model.deliberation
+
+    def collect() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        items, features, targets = collect_views(model, samples, rows, trie, beams, candidates, show_progress)
+        hits = items == targets[:, None]
+        found = hits.any(1)
+        return features[found], hits[found].argmax(1), items[found] > 0
+
+    slow.ranking.fill_(RANKINGS.index("deliberation"))
+    features, targets, present = collect()
+    if not len(targets):
+        return "no validation user's item is a candidate; the first weights stay"
+    # one outcome for all processes, whose sums may differ in the last digit
+    weights = from_first(lambda: choose_weights(features[..., : len(VIEWS)], targets, present, slow.used, LEAST))
+    slow.weights.copy_(torch.from_numpy(weights))
+    named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
+    message = f"{len(targets)} validation users have their item among the candidates; {named}"
+    if slow.verifier is None:
+        return message
+    features, targets, present = collect()
+    scores = features[..., : len(VIEWS)] @ weights
+    verifier = copy.deepcopy(slow.verifier).cpu()
+
+    def learn() -> tuple[float, dict[str, Tensor]]:
+        errors = verify(verifier, *map(torch.from_numpy, (features, targets, present, scores)), seed)
+        return errors, verifier.state_dict()
+
+    errors, learnt = from_first(learn)
+    slow.verifier.load_state_dict(learnt)
+    trust = "trusted" if slow.verifier.trusted else "not trusted"
+    return f"{message}; verifier {trust}: {errors:+.1f} standard errors on held-out users"
+
+
 def collect_views(
     model: STREAMRecModel,
     samples: Samples,
@@ -65,13 +124,16 @@ def collect_views(
         show_progress: progress bar.
 
     Returns:
-        items [U, C], 0 where there is no candidate; views [U, C, 5]; targets [U]. Short histories come first.
+        items [U, C], 0 where there is no candidate; views [U, C, 5], followed by the verifier's other features where
+        there is a verifier; targets [U]. Short histories come first.
     """
-    found, vectors = [], model.deliberation.matcher.vectors().detach()
+    found, vectors, verifier = [], model.deliberation.matcher.vectors().detach(), model.deliberation.verifier
     order = rows[samples.lengths[rows].argsort(stable=True)]
     for part in tqdm(order.split(_USERS), desc="weigh", ncols=100, disable=not show_progress, leave=False):
         batch = samples.batch(part)
         items, views = candidate_views(model, batch.histories, trie, beams, candidates, vectors)
+        if verifier is not None:
+            views = verifier.features(batch.histories, items, views)
         found.append([tensor.cpu().numpy() for tensor in (items, views, batch.targets)])
     return tuple(np.concatenate(parts) for parts in zip(*found))
 

@@ -9,6 +9,7 @@ from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.verifier import Verifier
 from tests.helpers import backbone, catalogue, random_histories, streamrec
 
 ITEMS, SIZES = 40, (4, 4, 4)
@@ -17,7 +18,7 @@ HISTORIES = random_histories(ITEMS, [1, 3, 6, 2, 5])
 
 @pytest.fixture
 def make():
-    def made(off=(), text=True):
+    def made(off=(), text=True, verifier=None):
         codes = catalogue(ITEMS, SIZES)
         model = streamrec(codes, SIZES)
         model.steps.fill_(2)
@@ -27,7 +28,7 @@ def make():
         memory = Transitions(seen[:, :3], torch.full((60,), 3), seen[:, 3], ITEMS + 1, 2, 0.5, 0.5, 0.7)
         matcher = Matcher(backbone(), model.tokens.table, model.tokens.vocabulary, texts)
         torch.nn.init.normal_(matcher.own.weight)  # states that tell items apart
-        model.deliberation = Deliberation(matcher, memory, Content(texts, 0.7) if text else None, off).eval()
+        model.deliberation = Deliberation(matcher, memory, Content(texts, 0.7) if text else None, off, verifier).eval()
         return model, Trie(codes)
 
     return made
@@ -112,6 +113,32 @@ def test_items_without_text_have_no_content_view(make):
     assert model.deliberation.used == (True, True, True, False, True)
     _, views = candidate_views(model, HISTORIES, trie, beams=5, candidates=5)
     assert (views[..., VIEWS.index("content")] == 0).all()
+
+
+@torch.no_grad()
+def test_a_trusted_verifier_ranks_the_candidates_and_one_that_is_not_changes_nothing(make):
+    verifier = Verifier(5, 4, torch.arange(ITEMS + 1), None)
+    torch.nn.init.normal_(verifier.linear.weight)
+    model, trie = make(verifier=verifier)
+    weighed, _ = deliberate(model, HISTORIES, trie, beams=5, candidates=ITEMS, top=10)
+    assert torch.equal(weighed, deliberate(make()[0], HISTORIES, trie, beams=5, candidates=ITEMS, top=10)[0])
+    verifier.trusted.fill_(True)
+    items, scores = deliberate(model, HISTORIES, trie, beams=5, candidates=ITEMS, top=10)
+    plain = every_view(model)
+    length = (HISTORIES > 0).sum(1).float().log()
+    extra = [torch.zeros(5, ITEMS), torch.arange(1, ITEMS + 1).expand(5, -1).add(1.0).log(), length[:, None].expand(-1, ITEMS)]
+    every = torch.cat([plain, torch.stack(extra, -1)], -1)
+    expected = (every.clamp(-5, 5) @ verifier.linear.weight[0]).topk(10)
+    assert torch.allclose(scores, expected.values, atol=1e-3) and not torch.equal(items, weighed)
+    assert (items == expected.indices + 1).float().mean() > 0.9  # but for ties at the clamp
+    assert torch.allclose(view_scores(model, HISTORIES, items), scores, atol=1e-3)
+
+
+@torch.no_grad()
+def test_the_verifier_reads_no_view_that_is_switched_off(make):
+    model, _ = make(off=("state", "content"))
+    catalogue = model.deliberation.catalogue(HISTORIES)
+    assert (catalogue[..., [0, 2]] == 0).all() and (catalogue[..., 1] != 0).any()
 
 
 @torch.no_grad()

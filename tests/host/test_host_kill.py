@@ -40,7 +40,7 @@ DEATHS = [
     ["torn", "progress/STREAMRec/seed2020-stage-1.pth"],
     ["call", *_STEP, 62],  # two epochs again, then in the second one of reinforcement
     ["call", *_STEP, 30],  # in the second epoch of the matching tower
-    ["call", "recbole_stream.host.trainer", "choose_weights", 1],
+    ["call", "recbole_stream.training.deliberate", "choose_weights", 1],
     ["call", *_RANK, 2],  # while the second stage's checkpoint is to be ranked
     ["half", "TIGER", 2],  # in the second epoch's progress
     ["call", *_SASREC_STEP, 30],  # RecBole's model: in the second epoch

@@ -1,0 +1,63 @@
+"""A verifier: a second look at the candidates, at what the views say and at what they leave out.
+
+A weighed sum trusts a view equally for every item and every history. A small network that sees all views of one
+candidate, with its popularity, its closest item in the history and the history's length, learns when to trust which.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import skip_init
+
+__all__ = ["EXTRA", "Verifier"]
+
+# what is seen beside the views: the largest cosine between the texts of the candidate and of an item of the history;
+# log(1 + training events of the candidate); log of the history's length
+EXTRA = ("closest", "popularity", "length")
+
+
+class Verifier(nn.Module):
+    """Features of a candidate -> its score; a linear part and one hidden layer.
+
+    Attributes:
+        trusted: whether candidates are ranked by it; training decides (:mod:`recbole_stream.training.verify`).
+
+    Args:
+        views: how many views there are.
+        size: of the hidden layer.
+        popularity: training events of every item [n_items + 1].
+        text: unit vectors of the items' texts [n_items + 1, D]; None where items have no text ("closest" is then 0).
+    """
+
+    DROPOUT = 0.1
+
+    def __init__(self, views: int, size: int, popularity: Tensor, text: Tensor | None) -> None:
+        super().__init__()
+        features = views + len(EXTRA)
+        self.register_buffer("popularity", popularity.float().log1p(), persistent=False)
+        self.register_buffer("text", text, persistent=False)
+        self.register_buffer("trusted", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        # weights are drawn when it is trained: drawn here, they would change all that is drawn after them
+        self.linear = skip_init(nn.Linear, features, 1)
+        self.network = nn.Sequential(
+            skip_init(nn.Linear, features, size), nn.GELU(), nn.Dropout(self.DROPOUT), skip_init(nn.Linear, size, 1)
+        )
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def features(self, histories: Tensor, items: Tensor, views: Tensor) -> Tensor:
+        """Item ids [B, L] and [B, C], views [B, C, F] -> features [B, C, F + 3]."""
+        if self.text is None:
+            closest = torch.zeros_like(views[..., 0])
+        else:
+            closest = (self.text[items] @ self.text[histories].transpose(1, 2)).amax(-1)
+        length = (histories > 0).sum(1, keepdim=True).clamp(min=1).float().log().expand_as(closest)
+        return torch.cat([views, torch.stack([closest, self.popularity[items], length], -1)], -1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [..., F + 3] -> scores [...]."""
+        standard = ((features - self.mean) / self.scale).clamp(-5, 5)
+        return (self.linear(standard) + self.network(standard))[..., 0]

@@ -1,0 +1,87 @@
+"""Training of the verifier: list-wise, on the candidates of validation users (the differentiable relative of Eq. 27)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recbole_stream.model.verifier import Verifier
+
+__all__ = ["fit_verifier", "list_loss", "verify"]
+
+_EPOCHS, _STEPS = 12, 600  # at least so many of both
+_USERS, _RATE, _DECAY = 64, 3e-3, 1e-3
+_FOLDS = 4
+
+
+def list_loss(scores: Tensor, targets: Tensor, present: Tensor) -> Tensor:
+    """-log of the target's share among a user's candidates: scores [U, C], places [U], candidates [U, C] -> [U]."""
+    return F.cross_entropy(scores.masked_fill(~present, -torch.inf), targets, reduction="none")
+
+
+def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present: Tensor, seed: int) -> None:
+    """Train a verifier in place, from its first weights.
+
+    Args:
+        features: of the candidates [U, C, F].
+        targets: place of each user's item among them [U].
+        present: which places hold a candidate [U, C].
+        seed: of its first weights, the order of users and the dropout.
+    """
+    seen = features[present]
+    verifier.mean.copy_(seen.mean(0))
+    verifier.scale.copy_(seen.std(0).clamp(min=1e-3))  # one that is always the same stays 0
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(seed)
+        for layer in (verifier.linear, verifier.network[0], verifier.network[-1]):
+            layer.reset_parameters()
+        verifier.network[-1].weight.data.mul_(0.1)  # nearly linear at first
+        parameters = list(verifier.requires_grad_(True).train().parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=_DECAY)
+        steps = -(-len(targets) // _USERS)
+        epochs = max(_EPOCHS, -(-_STEPS // steps))
+        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
+        for _ in range(epochs):
+            for rows in torch.randperm(len(targets)).split(_USERS):
+                loss = list_loss(verifier(features[rows]), targets[rows], present[rows]).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+    verifier.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def verify(verifier: Verifier, features: Tensor, targets: Tensor, present: Tensor, scores: Tensor, seed: int) -> float:
+    """Train the verifier, and trust it where it is better than the weighed views on users it has not seen.
+
+    Each fourth of the users is held out once. It is trusted where -log P of their items falls by more than two
+    standard errors of the difference.
+
+    Args:
+        features, targets, present, seed: see :func:`fit_verifier`.
+        scores: of the candidates by the weighed views, [U, C].
+
+    Returns:
+        by how many nats a user it is better on held-out users, in standard errors; 0 for fewer users than folds.
+    """
+    users = len(targets)
+    if users < _FOLDS:
+        verifier.trusted.fill_(False)
+        return 0.0
+    order = torch.randperm(users, generator=torch.Generator().manual_seed(seed))
+    held_out = torch.empty(users)
+    for fold in order.chunk(_FOLDS):
+        others = torch.ones(users, dtype=torch.bool).index_fill(0, fold, False)
+        trial = copy.deepcopy(verifier)
+        fit_verifier(trial, features[others], targets[others], present[others], seed)
+        held_out[fold] = list_loss(trial(features[fold]), targets[fold], present[fold])
+    gain = list_loss(scores, targets, present) - held_out
+    errors = float(gain.mean() / (gain.std() / users**0.5).clamp(min=1e-9))
+    verifier.trusted.fill_(errors > 2)
+    if errors > 2:
+        fit_verifier(verifier, features, targets, present, seed)
+    return errors
