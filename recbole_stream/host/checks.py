@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +14,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 
 from recbole_stream.errors import InputError
+from recbole_stream.host.repairs import ray_is_installed
 
 __all__ = ["check_data", "check_ray", "check_share", "check_users", "locate_data"]
 
@@ -90,7 +90,7 @@ def check_ray(what: str) -> None:
     Raises:
         InputError: it is not installed.
     """
-    if importlib.util.find_spec("ray") is None:
+    if not ray_is_installed():
         raise InputError(f'{what} needs Ray: run `pip install -c requirements.txt -e ".[tune]"`.')
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
         preset = given.get("preset", "default")
         files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, preset)]
     ours = issubclass(model_class, (TIGER, STREAMRec))
-    if not ours and model_class.type == ModelType.SEQUENTIAL and given.get("loss_type", _own_yaml(name).get("loss_type")) == "CE":
+    keys = _read([*model_files(name), *files]) | given
+    if not ours and model_class.type == ModelType.SEQUENTIAL and keys.get("loss_type") == "CE":
         given.setdefault("train_neg_sample_args", None)  # RecBole insists; cross-entropy takes no negatives
     config = Config(
         model=name,
@@ -119,9 +120,10 @@ def given_keys(options: Mapping[str, Any]) -> dict[str, Any]:
     return given | {key: value for key, value in options.items() if key not in _RUN_KEYS}
 
 
-def _own_yaml(name: str) -> dict[str, Any]:
+def _read(files: Iterable[Path]) -> dict[str, Any]:
+    """The keys of YAML files, of which later ones win."""
     keys: dict[str, Any] = {}
-    for file in model_files(name):
+    for file in files:
         keys |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     return keys
 

@@ -25,7 +25,7 @@ from recbole_stream.host import repairs_parallel as parallel
 from recbole_stream.host.configuration import DATASET_KEYS
 from recbole_stream.host.edit import edit
 
-__all__ = ["apply"]
+__all__ = ["apply", "ray_is_installed"]
 
 
 def apply() -> None:
@@ -81,7 +81,7 @@ def do_without_ray() -> None:
     afterwards ``import ray`` means what it meant before, and packages that ask
     whether Ray is there get a true answer.
     """
-    if "ray" in sys.modules or importlib.util.find_spec("ray") is not None:
+    if "ray" in sys.modules or ray_is_installed():
         return
     stub = types.ModuleType("ray")
     stub.tune = _NoRay()
@@ -90,6 +90,12 @@ def do_without_ray() -> None:
         importlib.import_module("recbole.quick_start.quick_start")
     finally:
         del sys.modules["ray"]
+
+
+def ray_is_installed() -> bool:
+    """Whether there is a package of that name, and not just a folder such as the ``/tmp/ray`` that Ray leaves behind."""
+    spec = importlib.util.find_spec("ray")
+    return spec is not None and spec.origin is not None
 
 
 class _NoRay:
