@@ -1,7 +1,8 @@
-"""``python -m experiments NAME RUN [--seed=2020]``: looks into the checkpoints of a run of STREAMRec.
+"""``python -m experiments NAME RUN [--seed=2020]``: looks into the checkpoints of a run.
 
 ablation: what each view of the deliberation is worth. controls: what the content of the reasoning is worth. scaling:
-accuracy against reasoning steps and paths. Tables (and a plot) are written into the run's folder.
+accuracy against reasoning steps and paths. unseen: every model without what the user has already. Tables (and a plot) are
+written into the run's folder.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import ablation, controls, scaling
+from experiments import ablation, controls, scaling, unseen
 from recbole_stream.benchmark.results import write_atomically
 from recbole_stream.errors import InputError
 
-EXPERIMENTS = {"ablation": ablation.ablate, "controls": controls.control, "scaling": scaling.scale}
+EXPERIMENTS = {
+    "ablation": ablation.ablate,
+    "controls": controls.control,
+    "scaling": scaling.scale,
+    "unseen": unseen.leave_out,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one; returns the exit status: 0, or 2 for a run that does not hold what it needs."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=EXPERIMENTS)
-    parser.add_argument("run", type=Path, help="folder of a run of run_recbole.py --model=STREAMRec")
+    parser.add_argument("run", type=Path, help="folder of a run of run_recbole.py; all but unseen need STREAMRec in it")
     parser.add_argument("--seed", type=int, default=2020, help="of the run")
     given = parser.parse_args(arguments)
     try:

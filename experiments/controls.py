@@ -120,10 +120,10 @@ def sum_of_two(first: Loaded, second: Loaded) -> np.ndarray:
 
     The candidates are those that either's beam search finds; both share one catalogue.
     """
-    ranks, samples = [], first.valid
-    for batch in samples.ordered(AT_ONCE):
-        prefixes = [thought(loaded.model.network, batch.histories) for loaded in (first, second)]
-        found = [beam_search(prefix, loaded.model.trie, loaded.model.beams)[0] for prefix, loaded in zip(prefixes, (first, second))]
+    ranks, models = [], (first.model, second.model)
+    for batch in first.valid.ordered(AT_ONCE):
+        prefixes = [thought(model.network, batch.histories) for model in models]
+        found = [beam_search(prefix, model.trie, model.beams)[0] for prefix, model in zip(prefixes, models)]
         items = torch.cat(found, 1).sort(1).values
         absent = items == 0
         absent[:, 1:] |= items[:, 1:] == items[:, :-1]

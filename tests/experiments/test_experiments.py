@@ -125,6 +125,16 @@ class TestCommand:
         ]  # fmt: skip
         assert table["ndcg@10"].between(0, 1).all()
 
+    def test_unseen_leaves_the_checkpoints_and_their_own_figures_alone(self, run):
+        assert main(["unseen", str(run), "--seed=2021"]) == 0
+        table = pd.read_csv(run / "unseen-seed2021.csv", index_col="model")
+        assert list(table.index) == [f"STREAMRec-{s}" for s in ("Deliberation", "PT", "RL", "SFT", "States")] + ["TIGER-TIGER"]
+        rows = {(r.model, r.stage): r.test for r in pd.read_json(run / "results.json").itertuples() if r.seed == 2021}
+        for name, (model, stage) in {"STREAMRec-PT": ("STREAMRec", "PT"), "TIGER-TIGER": ("TIGER", "")}.items():
+            assert table["test ndcg@10, as trained"][name] == pytest.approx(rows[model, stage]["ndcg@10"])
+        # the targets of this set are never repeats: no rank can fall
+        assert (table["test recall@10, unseen only"] >= table["test recall@10, as trained"]).all()
+
     def test_a_model_summed_with_itself_ranks_as_alone(self, run):
         twin = load(run, "TIGER-seed2020-TIGER")
         alone = torch.cat(

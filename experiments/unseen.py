@@ -1,0 +1,47 @@
+"""What each model of a run would be worth if it left out what the user has already.
+
+Deliberation learns from the validation users that most sets have no repeats; other models are never told. Here every
+checkpoint of the run, whatever the model, ranks once as it was trained and once with the history's items left out. The
+checkpoints stay those that validation chose without the rule: `--leave_out_seen=True` trains and chooses with it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from recbole.quick_start import load_data_and_model
+from recbole.utils import get_trainer
+
+import recbole_stream  # noqa: F401  registers the models
+from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import quiet_argv
+from recbole_stream.host.seen import leave_out_seen
+
+__all__ = ["leave_out"]
+
+
+def leave_out(run: Path, seed: int) -> pd.DataFrame:
+    """One line a checkpoint: NDCG@10 and Recall@10 on validation and test, as trained and without repeats.
+
+    Raises:
+        InputError: the run has no checkpoint with this seed.
+    """
+    files = sorted((run / "checkpoints").glob(f"*-seed{seed}*.pth"))
+    if not files:
+        raise InputError(f"{run / 'checkpoints'} has no checkpoint of seed {seed}: name the folder of a run and its seed.")
+    lines = []
+    for file in files:
+        with quiet_argv():
+            config, model, _, train, *splits = load_data_and_model(str(file))
+        trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
+        trainer.eval_collector.data_collect(train)
+        line: dict[str, object] = {"model": file.stem.replace(f"-seed{seed}", "")}
+        for rule in ("as trained", "unseen only"):
+            if rule == "unseen only":
+                leave_out_seen(model)
+            for split, data in zip(("valid", "test"), splits):
+                found = trainer.evaluate(data, load_best_model=False)
+                line |= {f"{split} {metric}, {rule}": found[metric] for metric in ("ndcg@10", "recall@10")}
+        lines.append(line)
+    return pd.DataFrame(lines)
