@@ -59,6 +59,7 @@ def deliberate(
 ) -> tuple[Tensor, Tensor]:
     """The best next items by all views: items [B, top] and their scores [B, top], best first."""
     keep_freed_memory()
+    candidates = max(candidates, top)  # where nothing is generated they are all that can be ranked
     items, scores, vectors = [], [], model.deliberation.matcher.vectors()
     for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
         part = _trim(part)

@@ -108,6 +108,14 @@ def test_nothing_is_generated_where_generation_weighs_nothing(make, switch, monk
 
 
 @torch.no_grad()
+def test_as_many_items_as_asked_for_though_there_are_fewer_candidates(make):
+    model, trie = make(off=("generation",))
+    items, scores = deliberate(model, HISTORIES, trie, beams=5, candidates=3, top=12)
+    best = (every_view(model) * model.deliberation.weights).sum(-1).topk(12)
+    assert torch.equal(items, best.indices + 1) and torch.allclose(scores, best.values, atol=1e-4)
+
+
+@torch.no_grad()
 def test_items_without_text_have_no_content_view(make):
     model, trie = make(text=False)
     assert model.deliberation.used == (True, True, True, False, True)
