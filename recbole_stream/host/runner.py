@@ -54,7 +54,7 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     options = dict(options)
     # where to train is no part of what is trained: a run may go on elsewhere
     address, cpus, gpus = (options.pop(key, default) for key, default in CLUSTER.items())
-    folder, options = from_first(lambda: _open_folder(options))
+    folder, options, command = from_first(lambda: _open_folder(options, command))
     if address is not None:
         folder = folder.resolve()  # workers have folders of their own
     names = list(options.get("model") or [])
@@ -72,7 +72,7 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
 
     if is_first():
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / COMMAND_FILE, json.dumps({"command": list(command), "options": options}, indent=1))
+        write_atomically(folder / COMMAND_FILE, json.dumps({"command": command, "options": options}, indent=1))
     done: dict[tuple[str, int], list[Row]] = {}
     for row in from_first(lambda: _finished(folder)):
         done.setdefault((row.model, row.seed), []).append(row)
@@ -208,20 +208,21 @@ def _ordered(
     return [row for name in names for seed in seeds for row in done.get((name, seed), [])]
 
 
-def _open_folder(options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
-    """The folder of the run, and its options: those given, or those of the run that goes on."""
+def _open_folder(options: dict[str, Any], command: Sequence[str]) -> tuple[Path, dict[str, Any], list[str]]:
+    """The folder of the run, its options and its command: those given, or those with which the run that goes on began."""
     resumed, given = options.pop("resume", None), options.pop("output_dir", None)
     if resumed:
         folder = Path(str(resumed))
         if not (folder / COMMAND_FILE).is_file():
             raise InputError(f"{folder} holds no run to go on with: it has no {COMMAND_FILE}.")
-        before = json.loads((folder / COMMAND_FILE).read_text())["options"]
+        begun = json.loads((folder / COMMAND_FILE).read_text())
+        before = begun["options"]
         changed = [key for key, value in options.items() if before.get(key) != value]
         if changed:
             raise InputError(f"A resumed run keeps its options, but {changed[0]} is another one: leave it out.")
         for half in folder.rglob(".*.tmp"):  # files that a kill left half-written
             half.unlink()
-        return folder, before
+        return folder, before, begun["command"]
     if given is None:
         models = "-".join(options.get("model") or ["run"])
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -229,7 +230,7 @@ def _open_folder(options: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     folder = Path(str(given))
     if (folder / COMMAND_FILE).exists():
         raise InputError(f"{folder} already holds a run: choose another --output_dir, or go on with --resume={folder}.")
-    return folder, options
+    return folder, options, list(command)
 
 
 def _finished(folder: Path) -> list[Row]:

@@ -45,6 +45,11 @@ def test_resume_takes_finished_models_as_they_are(small, capsys):
     before = json.loads(Path("out/results.json").read_text())
     assert main(["--resume=out"]) == 0
     assert json.loads(Path("out/results.json").read_text()) == before
+    Path("out/results.json").write_text("[]")  # as if it had been killed before its end
+    assert main(["--resume=out"]) == 0
+    again = json.loads(Path("out/results.json").read_text())
+    # the record names the command that can be repeated, not the one that went on
+    assert "--model=TIGER" in again[0]["run"]["command"] and again[0]["run"]["command"] == before[0]["run"]["command"]
     capsys.readouterr()
     assert main(["--model=TIGER", "--output_dir=out", *small]) == 2
     assert "already holds a run" in capsys.readouterr().err
