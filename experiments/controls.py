@@ -108,7 +108,7 @@ def _metrics(loaded: Loaded) -> dict[str, float]:
     model.eval()
     ranks = np.empty(len(samples))
     for batch in samples.ordered(AT_ONCE):
-        items, scores = rank_items(model.network, batch.histories, model.trie, model.beams, TOP)
+        items, _ = rank_items(model.network, batch.histories, model.trie, model.beams, TOP)
         hits = (items == batch.targets[:, None]).cpu().numpy()
         ranks[batch.rows.cpu()] = np.where(hits.any(1), hits.argmax(1) + 1, np.inf)
     return metrics(ranks)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.runs import TOP, load, metrics, ranks_among
+from experiments.runs import load, metrics, ranks_among
 from recbole_stream.benchmark.plots import plot_scaling
 from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.beam import beam_search, score_shared_items
@@ -60,7 +61,7 @@ def rank_by_steps(network: STREAMRecModel, samples: Samples, rows: Tensor, trie:
 
     def candidates(histories: Tensor) -> tuple[Tensor, Tensor]:
         _, thought = network.think(network.begin(histories), steps)
-        return beam_search(thought, trie, max(BEAMS, TOP))
+        return beam_search(thought, trie, BEAMS)
 
     return _ranks(candidates, samples, rows, f"{steps} steps")
 
@@ -87,5 +88,5 @@ def _ranks(candidates, samples: Samples, rows: Tensor, description: str):
     for part in tqdm(order.split(AT_ONCE), desc=description, ncols=100, leave=False):
         batch = samples.batch(part)
         items, scores = candidates(batch.histories)
-        ranks.extend(ranks_among(scores.cpu().numpy(), (items == batch.targets[:, None]).cpu().numpy()))
-    return pd.Series(ranks).to_numpy()
+        ranks.append(ranks_among(scores.cpu().numpy(), (items == batch.targets[:, None]).cpu().numpy()))
+    return np.concatenate(ranks)
