@@ -13,9 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments.runs import load, metrics, ranks_among
+from experiments.runs import load, metrics
 from recbole_stream.model.deliberation import LEAST, VIEWS
-from recbole_stream.training.deliberate import collect_views, fit_weights
+from recbole_stream.training.deliberate import collect_views
+from recbole_stream.training.weigh import fit_weights, ranks_among
 
 __all__ = ["ablate"]
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.runs import TOP, Loaded, load, metrics, ranks_among
+from experiments.runs import TOP, Loaded, load, metrics
 from recbole_stream.decoding.beam import beam_search, score_items
 from recbole_stream.decoding.rank import rank_items, thought
 from recbole_stream.host.trainer import STREAMRecTrainer
@@ -22,6 +22,7 @@ from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.finetune import Finetune
 from recbole_stream.training.loop import train_stage
+from recbole_stream.training.weigh import ranks_among
 
 __all__ = ["control", "replace_traces", "sum_of_two"]
 

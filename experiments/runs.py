@@ -1,4 +1,4 @@
-"""Checkpoints of a run, loaded, and ranks of given candidates."""
+"""Checkpoints of a run, loaded, and the metrics of ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 
-__all__ = ["TOP", "Loaded", "load", "metrics", "ranks_among"]
+__all__ = ["TOP", "Loaded", "load", "metrics"]
 
 TOP = 10
 
@@ -50,20 +50,6 @@ def load(run: Path, checkpoint: str) -> Loaded:
         config, model, _, *loaders = load_data_and_model(str(file))
     model.eval()
     return Loaded(config, model, *(samples_of(loader._dataset).to(model.device) for loader in loaders))
-
-
-def ranks_among(scores: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """Rank of each user's target among the candidates.
-
-    Args:
-        scores: [U, C], -inf where there is no candidate.
-        hits: which candidate is the target [U, C].
-
-    Returns:
-        ranks [U] from 1; ties count against the target; infinite where it is none of the candidates.
-    """
-    own = np.where(hits, scores, -np.inf).max(1, keepdims=True)
-    return np.where(hits.any(1), (scores >= own).sum(1), np.inf)
 
 
 def metrics(ranks: np.ndarray) -> dict[str, float]:

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.runs import load, metrics, ranks_among
+from experiments.runs import load, metrics
 from recbole_stream.benchmark.plots import plot_scaling
 from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.beam import beam_search, score_shared_items
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.training.weigh import ranks_among
 
 __all__ = ["rank_by_paths", "rank_by_steps", "scale"]
 

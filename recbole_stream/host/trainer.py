@@ -176,14 +176,22 @@ class GenerativeTrainer(Trainer):
         Several processes share the users, of whom each counts exactly once. Metrics that need more than the ranks
         of the targets take RecBole's own way.
         """
-        register = self.eval_collector.register
-        dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
-        if dense or not isinstance(eval_data, FullSortEvalDataLoader):
+        if self._needs_matrices(eval_data):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
             from_first(lambda: None)  # which has written it by then
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
+        return self._measure(self._hits(eval_data, show_progress))
+
+    def _needs_matrices(self, eval_data: AbstractDataLoader) -> bool:
+        """Whether some metric needs more than the ranks of the targets."""
+        register = self.eval_collector.register
+        dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
+        return dense or not isinstance(eval_data, FullSortEvalDataLoader)
+
+    def _hits(self, eval_data: FullSortEvalDataLoader, show_progress: bool) -> torch.Tensor:
+        """Which of each user's top-k is the target, and as RecBole wants it the number of targets: [U, k + 1]."""
         self.model.eval()
         samples, top = samples_of(eval_data._dataset).to(self.device), max(self.config["topk"])
         hits = torch.zeros(len(samples), top + 1, dtype=torch.int, device=self.device)
@@ -193,6 +201,10 @@ class GenerativeTrainer(Trainer):
             found = (items[:, :top] == batch.targets[:, None]).int()
             hits[batch.rows, : found.shape[1]] = found
         add_up(hits)[:, top] = 1  # one target a user
+        return hits
+
+    def _measure(self, hits: torch.Tensor) -> dict[str, float]:
+        """RecBole's metrics of :meth:`_hits`."""
         self.eval_collector.data_struct.update_tensor("rec.topk", hits)
         return self.evaluator.evaluate(self.eval_collector.get_data_struct())
 
@@ -272,7 +284,11 @@ class STREAMRecTrainer(GenerativeTrainer):
         return stages
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
-        """Learn to deliberate, on the validation split."""
+        """Learn to deliberate, on the validation split.
+
+        Its validation metric ranks each user by what was fitted on others (except where a metric needs RecBole's
+        matrices): of users that it has learnt from it would promise too much.
+        """
         slow = self.model.network.deliberation
         if slow is None:
             return
@@ -280,12 +296,18 @@ class STREAMRecTrainer(GenerativeTrainer):
         self.model.eval()
         model, samples = self.model, samples_of(valid_data._dataset).to(self.device)
         some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
-        chosen = learn_to_deliberate(
+        learnt = learn_to_deliberate(
             model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates,
-            self.config["seed"], show_progress,
+            self.config["seed"], bool(self.config["leave_out_seen"]), show_progress,
         )  # fmt: skip
-        self.logger.info(f"deliberation: {chosen}")
-        valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        self.logger.info(f"deliberation: {learnt.message}")
+        if self._needs_matrices(valid_data):
+            valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        else:
+            hits, places = self._hits(valid_data, show_progress), torch.arange(1, max(self.config["topk"]) + 1)
+            held_out = torch.from_numpy(learnt.ranks)[:, None] == places
+            hits[learnt.rows.to(hits.device), :-1] = held_out.to(hits)
+            valid = self._measure(hits)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
         self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))
 

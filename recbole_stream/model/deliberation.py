@@ -3,7 +3,7 @@
 The generative likelihood P(item | history, reasoning) is one view. The others look at what it cannot see: a state
 matched with each item's own vector, what followed these items in other users' sequences, which items read like
 them, and whether the user has the item already. How much each view says differs from one data set to the next, so
-the weights are chosen on the validation split (:func:`recbole_stream.training.deliberate.choose_weights`).
+the weights are chosen on the validation split (:func:`recbole_stream.training.weigh.choose_weights`).
 """
 
 from __future__ import annotations

@@ -1,16 +1,14 @@
-"""Training for deliberation: the matching tower, the weights of the views, the verifier."""
+"""Training for deliberation: the matching tower, then on validation users the weights of the views and the verifier."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
-from scipy.special import logsumexp
-from scipy.stats import chi2
 from torch import Tensor
 from tqdm import tqdm
 
@@ -22,8 +20,9 @@ from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.processes import from_first
 from recbole_stream.training.verify import verify
+from recbole_stream.training.weigh import choose_weights, ranks_among, weigh_held_out
 
-__all__ = ["Match", "choose_weights", "collect_views", "fit_weights", "learn_to_deliberate"]
+__all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate"]
 
 _USERS = 128  # whose candidates are scored at once
 
@@ -49,6 +48,22 @@ class Match(Objective):
         yield F.cross_entropy(self.model.deliberation.matcher(batch.histories), batch.targets), {}
 
 
+@dataclass
+class Learnt:
+    """What came of the deliberation's training.
+
+    Attributes:
+        message: for the log.
+        rows: numbers of the samples that it learnt from [U], on the CPU.
+        ranks: of their targets, from 1, by weights and a verifier that were fitted on other users [U]; infinite where
+            the target was no candidate. A forecast of what other users will see.
+    """
+
+    message: str
+    rows: Tensor
+    ranks: np.ndarray
+
+
 def learn_to_deliberate(
     model: STREAMRecModel,
     samples: Samples,
@@ -57,52 +72,67 @@ def learn_to_deliberate(
     beams: int,
     candidates: int,
     seed: int,
+    unseen_only: bool = False,
     show_progress: bool = False,
-) -> str:
+) -> Learnt:
     """Choose the weights of the views, then train the verifier on the candidates that they find.
+
+    Without any user whose item is a candidate all stays as it is.
 
     Args:
         model: with its ``deliberation``, by which it ranks from here on.
         samples: of users on whom nothing was trained, on the model's device.
-        rows: numbers of the samples to learn from, on the CPU.
+        rows: numbers of the samples to learn from [U], on the CPU.
         trie, beams, candidates: see :func:`candidate_views`.
-        seed: of the verifier.
+        seed: of the verifier, and of who is held out when.
+        unseen_only: the ranks are those among items that a user does not have.
         show_progress: progress bar.
-
-    Returns:
-        what came of it, for the log. Without any user whose item is a candidate all stays as it is.
     """
     slow = model.deliberation
+    rows = rows[samples.lengths[rows].argsort(stable=True)]  # the order in which their candidates come
 
-    def collect() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def collect() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         items, features, targets = collect_views(model, samples, rows, trie, beams, candidates, show_progress)
         hits = items == targets[:, None]
         found = hits.any(1)
-        return features[found], hits[found].argmax(1), items[found] > 0
+        return features[found], hits[found].argmax(1), items[found], found
 
     slow.ranking.fill_(RANKINGS.index("deliberation"))
-    features, targets, present = collect()
+    features, targets, items, _ = collect()
     if not len(targets):
-        return "no validation user's item is a candidate; the first weights stay"
+        nowhere = np.full(len(rows), np.inf)
+        return Learnt("no validation user's item is a candidate; the first weights stay", rows, nowhere)
     # one outcome for all processes, whose sums may differ in the last digit
-    weights = from_first(lambda: choose_weights(features[..., : len(VIEWS)], targets, present, slow.used, LEAST))
+    weights = from_first(lambda: choose_weights(features[..., : len(VIEWS)], targets, items > 0, slow.used, LEAST))
     slow.weights.copy_(torch.from_numpy(weights))
     named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
     message = f"{len(targets)} validation users have their item among the candidates; {named}"
-    if slow.verifier is None:
-        return message
-    features, targets, present = collect()
-    scores = features[..., : len(VIEWS)] @ weights
-    verifier = copy.deepcopy(slow.verifier).cpu()
+    features, targets, items, found = collect()
+    verifier = copy.deepcopy(slow.verifier).cpu() if slow.verifier else None
 
-    def learn() -> tuple[float, dict[str, Tensor]]:
-        errors = verify(verifier, *map(torch.from_numpy, (features, targets, present, scores)), seed)
-        return errors, verifier.state_dict()
+    def learn() -> tuple[str, dict[str, Tensor], np.ndarray]:
+        used = (bool(weights[0]), *slow.used[1:])
+        scores = weigh_held_out(features[..., : len(VIEWS)], targets, items > 0, used, weights, seed)
+        if verifier is None:
+            return "", {}, ranks_of(scores)
+        errors, trusted = verify(verifier, *map(torch.from_numpy, (features, targets, items > 0, scores)), seed)
+        trust = "trusted" if verifier.trusted else "not trusted"
+        told = f"; verifier {trust}: {errors:+.1f} standard errors on held-out users"
+        return told, verifier.state_dict(), ranks_of(trusted.numpy())
 
-    errors, learnt = from_first(learn)
-    slow.verifier.load_state_dict(learnt)
-    trust = "trusted" if slow.verifier.trusted else "not trusted"
-    return f"{message}; verifier {trust}: {errors:+.1f} standard errors on held-out users"
+    def ranks_of(scores: np.ndarray) -> np.ndarray:
+        ranked, ranks = items > 0, np.full(len(rows), np.inf)
+        if unseen_only:
+            histories = samples.histories[rows[torch.from_numpy(found)]].cpu().numpy()
+            ranked &= ~(items[:, :, None] == histories[:, None]).any(-1)
+        hits = ranked & (np.arange(items.shape[1]) == targets[:, None])
+        ranks[found] = ranks_among(np.where(ranked, scores, -np.inf), hits)
+        return ranks
+
+    told, learnt, ranks = from_first(learn)
+    if slow.verifier is not None:
+        slow.verifier.load_state_dict(learnt)
+    return Learnt(message + told, rows, ranks)
 
 
 def collect_views(
@@ -136,77 +166,3 @@ def collect_views(
             views = verifier.features(batch.histories, items, views)
         found.append([tensor.cpu().numpy() for tensor in (items, views, batch.targets)])
     return tuple(np.concatenate(parts) for parts in zip(*found))
-
-
-def choose_weights(
-    views: np.ndarray,
-    targets: np.ndarray,
-    present: np.ndarray,
-    used: tuple[bool, ...],
-    least: tuple[float | None, ...],
-    level: float = 0.01,
-) -> np.ndarray:
-    """:func:`fit_weights`, with 0 for the generative view where it does not earn its cost.
-
-    It takes nearly all the time of ranking. It stays where a likelihood-ratio test tells the views with it from those
-    without it.
-
-    Args:
-        views, targets, present, used, least: see :func:`fit_weights`; the generative view is the first.
-        level: of the test.
-
-    Returns:
-        weights [F] in float64.
-    """
-    weights = fit_weights(views, targets, present, used, least)
-    if not used[0] or sum(used) == 1:
-        return weights
-    without = fit_weights(views, targets, present, (False, *used[1:]), least)
-    lost = _loss(without, views, targets, present)[0] - _loss(weights, views, targets, present)[0]
-    return weights if 2 * len(targets) * lost > chi2.isf(level, 1) else without
-
-
-def fit_weights(
-    views: np.ndarray,
-    targets: np.ndarray,
-    present: np.ndarray,
-    used: tuple[bool, ...],
-    least: tuple[float | None, ...],
-    ridge: float = 1e-3,
-) -> np.ndarray:
-    """Weights under which the target is likeliest among a user's candidates (a conditional logit; convex).
-
-    Args:
-        views: of every candidate, [U, C, F].
-        targets: place of the target among the candidates [U].
-        present: which places hold a candidate [U, C].
-        used: which of the F weights may differ from 0.
-        least: what each may not be below, None where it may be anything.
-        ridge: of the squared weights, in nats a user; it decides where views say the same.
-
-    Returns:
-        weights [F] in float64.
-    """
-    columns = np.flatnonzero(used)
-    some = views[..., columns].astype(np.float64)
-
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _loss(weights, some, targets, present)
-        return value + ridge * weights @ weights, gradient + 2 * ridge * weights
-
-    bounds = [(least[column], None) for column in columns]
-    fitted = minimize(loss, np.zeros(len(columns)), jac=True, method="L-BFGS-B", bounds=bounds)
-    weights = np.zeros(views.shape[-1])
-    weights[columns] = fitted.x
-    return weights
-
-
-def _loss(
-    weights: np.ndarray, views: np.ndarray, targets: np.ndarray, present: np.ndarray
-) -> tuple[float, np.ndarray]:
-    """Mean -log P of the target over users, in nats, and its gradient [F]."""
-    scores = np.where(present, views @ weights, -np.inf)
-    total = logsumexp(scores, axis=1, keepdims=True)
-    share, rows = np.exp(scores - total), np.arange(len(views))
-    value = (total[:, 0] - scores[rows, targets]).mean()
-    return value, (np.einsum("uc,ucf->uf", share, views) - views[rows, targets]).mean(0)

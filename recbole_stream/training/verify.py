@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from recbole_stream.model.verifier import Verifier
 
-__all__ = ["fit_verifier", "list_loss", "verify"]
+__all__ = ["fit_verifier", "folds", "list_loss", "verify"]
 
 _EPOCHS, _STEPS = 12, 600  # at least so many of both
 _USERS, _RATE, _DECAY = 64, 3e-3, 1e-3
@@ -54,34 +55,38 @@ def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present:
     verifier.requires_grad_(False).eval()
 
 
+def folds(users: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Users to learn from and users held out, each fourth of them once; nothing where they are too few."""
+    if users < _FOLDS:
+        return
+    for fold in torch.randperm(users, generator=torch.Generator().manual_seed(seed)).chunk(_FOLDS):
+        yield torch.ones(users, dtype=torch.bool).index_fill(0, fold, False).nonzero()[:, 0], fold
+
+
 @torch.no_grad()
-def verify(verifier: Verifier, features: Tensor, targets: Tensor, present: Tensor, scores: Tensor, seed: int) -> float:
+def verify(
+    verifier: Verifier, features: Tensor, targets: Tensor, present: Tensor, scores: Tensor, seed: int
+) -> tuple[float, Tensor]:
     """Train the verifier, and trust it where it is better than the weighed views on users it has not seen.
 
-    Each fourth of the users is held out once. It is trusted where -log P of their items falls by more than two
-    standard errors of the difference.
+    It is trusted where -log P of held-out users' items falls by more than two standard errors of the difference.
 
     Args:
         features, targets, present, seed: see :func:`fit_verifier`.
-        scores: of the candidates by the weighed views, [U, C].
+        scores: of the candidates by the weighed views, [U, C]; as fitted on other users, for a fair comparison.
 
     Returns:
-        by how many nats a user it is better on held-out users, in standard errors; 0 for fewer users than folds.
+        by how many nats a user it is better on held-out users, in standard errors (0 for fewer users than folds); and
+        the candidates' scores by whichever of both is trusted, as fitted on other users, [U, C].
     """
-    users = len(targets)
-    if users < _FOLDS:
-        verifier.trusted.fill_(False)
-        return 0.0
-    order = torch.randperm(users, generator=torch.Generator().manual_seed(seed))
-    held_out = torch.empty(users)
-    for fold in order.chunk(_FOLDS):
-        others = torch.ones(users, dtype=torch.bool).index_fill(0, fold, False)
+    held_out = scores.clone()
+    for others, fold in folds(len(targets), seed):
         trial = copy.deepcopy(verifier)
         fit_verifier(trial, features[others], targets[others], present[others], seed)
-        held_out[fold] = list_loss(trial(features[fold]), targets[fold], present[fold])
-    gain = list_loss(scores, targets, present) - held_out
-    errors = float(gain.mean() / (gain.std() / users**0.5).clamp(min=1e-9))
+        held_out[fold] = trial(features[fold]).to(held_out.dtype)
+    gain = list_loss(scores, targets, present) - list_loss(held_out, targets, present)
+    errors = float(gain.mean() / (gain.std() / len(gain) ** 0.5).clamp(min=1e-9)) if len(gain) >= _FOLDS else 0.0
     verifier.trusted.fill_(errors > 2)
     if errors > 2:
         fit_verifier(verifier, features, targets, present, seed)
-    return errors
+    return errors, held_out if errors > 2 else scores

@@ -8,25 +8,21 @@ import torch
 from experiments import scaling
 from experiments.__main__ import main
 from experiments.controls import replace_traces, sum_of_two
-from experiments.runs import load, metrics, ranks_among
+from experiments.runs import load, metrics
 from recbole_stream.decoding.beam import score_items
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.host.commands import main as run_recbole
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
+from recbole_stream.training.weigh import ranks_among
 from tests.helpers import catalogue, make_samples, random_histories, streamrec
 
 SIZES = (4, 4, 4)
 CODES = catalogue(20, SIZES)
 
 
-class TestRanks:
-    def test_ties_count_against_the_target_and_one_that_was_not_found_is_infinite(self):
-        scores = np.array([[3.0, 2.0, 2.0, -np.inf], [1.0, 0.0, -1.0, -2.0], [1.0, 2.0, 3.0, 4.0]])
-        hits = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
-        assert ranks_among(scores, hits).tolist() == [3, 1, np.inf]
-
-    def test_metrics_by_hand(self):
+class TestMetrics:
+    def test_by_hand(self):
         found = metrics(np.array([1, 3, 11, np.inf]))
         assert found["recall@10"] == 0.5 and found["ndcg@10"] == pytest.approx((1 + 0.5) / 4)
         # gains 1, .5, 0, 0: variance (.390625 + .015625 + 2 * .140625) / 3, over the root of 4 users

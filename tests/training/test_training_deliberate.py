@@ -1,106 +1,17 @@
-"""The weights of the views, and the training of the matching tower."""
+"""The training of the matching tower, and what deliberation learns from validation users."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from recbole_stream.data.samples import Batch
+from recbole_stream.decoding.deliberate import deliberate
+from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import Deliberation
 from recbole_stream.model.lookup import Transitions
 from recbole_stream.model.matching import Matcher
-from recbole_stream.training.deliberate import Match, choose_weights, fit_weights
-from tests.helpers import backbone, catalogue, random_histories, streamrec
-
-ALL, FREE = (True, True, True), (None, None, None)
-
-
-def choices(weights, users, seed):
-    """Candidates with random views, and targets drawn with the softmax of the weighted views."""
-    rng = np.random.default_rng(seed)
-    views = rng.normal(size=(users, 12, len(weights)))
-    noisy = views @ np.asarray(weights) + rng.gumbel(size=(users, 12))
-    return views, noisy.argmax(1), np.ones((users, 12), dtype=bool)
-
-
-def test_planted_weights_come_back():
-    # the standard error of a weight with 20,000 users is about .01
-    fitted = fit_weights(*choices([1.0, -2.0, 0.0], 20_000, 0), ALL, FREE, ridge=0.0)
-    assert np.allclose(fitted, [1.0, -2.0, 0.0], atol=0.05)
-
-
-def test_one_user_two_candidates_by_hand():
-    # the target's one view is 1, the other's 0: the loss is log(1 + e^-w) + r w^2, least where 2 r w = 1 / (1 + e^w),
-    # which r = 1 / (2 (1 + e)) puts at w = 1
-    ridge = 1 / (2 * (1 + np.e))
-    fitted = fit_weights(np.array([[[1.0], [0.0]]]), np.array([0]), np.ones((1, 2), bool), (True,), (None,), ridge)
-    assert fitted[0] == pytest.approx(1.0, abs=1e-4)
-
-
-def test_places_without_a_candidate_change_nothing():
-    views, targets, present = choices([1.0, 0.5, -1.0], 300, 1)
-    rng = np.random.default_rng(2)
-    more = np.concatenate([views, rng.normal(size=(300, 4, 3)) * 50], 1)
-    padded = np.concatenate([present, np.zeros((300, 4), bool)], 1)
-    assert np.allclose(fit_weights(more, targets, padded, ALL, FREE), fit_weights(views, targets, present, ALL, FREE), atol=1e-4)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.booleans(), min_size=3, max_size=3).filter(any), st.integers(0, 5))
-def test_views_that_are_not_used_weigh_exactly_0_and_no_other_weights_are_likelier(used, seed):
-    views, targets, present = choices([1.0, -1.0, 0.5], 200, seed)
-    fitted = fit_weights(views, targets, present, tuple(used), FREE)
-    assert all(weight == 0 for weight, use in zip(fitted, used) if not use)
-
-    def loss(weights):
-        scores = views @ weights
-        likelihood = scores[np.arange(200), targets] - np.log(np.exp(scores).sum(1))
-        return -likelihood.mean() + 1e-3 * weights @ weights
-
-    for column in np.flatnonzero(used):
-        for step in (-0.05, 0.05):
-            moved = fitted.copy()
-            moved[column] += step
-            assert loss(moved) > loss(fitted)
-
-
-@settings(max_examples=20, deadline=None)
-@given(st.lists(st.sampled_from([None, 0.0]), min_size=3, max_size=3), st.integers(0, 5))
-def test_bounded_weights_are_the_likeliest_within_their_bounds(least, seed):
-    views, targets, present = choices([1.0, -1.0, 0.0], 200, seed)
-    fitted = fit_weights(views, targets, present, ALL, tuple(least))
-    free = fit_weights(views, targets, present, ALL, FREE)
-    assert all(bound is None or weight >= bound for weight, bound in zip(fitted, least))
-    assert fitted[0] > 0.5 and (fitted[1] == 0 if least[1] == 0 else fitted[1] < -0.5)
-    if all(bound is None or weight >= bound for weight, bound in zip(free, least)):
-        assert np.allclose(fitted, free, atol=1e-4)
-
-
-def test_a_generative_view_that_says_nothing_is_dropped_and_the_others_are_as_without_it():
-    views, targets, present = choices([0.0, -1.0, 0.0], 2000, 3)
-    chosen = choose_weights(views, targets, present, ALL, FREE)
-    assert np.array_equal(chosen, fit_weights(views, targets, present, (False, True, True), FREE))
-    assert chosen[0] == 0 and chosen[2] != 0  # others may say nothing: they cost nothing
-    views, targets, present = choices([0.2, 0.0, 0.0], 2000, 4)  # weak, but told from 0 by 2,000 users
-    assert np.array_equal(
-        choose_weights(views, targets, present, ALL, FREE), fit_weights(views, targets, present, ALL, FREE)
-    )
-
-
-def test_noise_is_kept_as_seldom_as_the_level_says():
-    kept = 0
-    for seed in range(60):
-        views, targets, present = choices([0.0, 1.0], 150, seed)
-        kept += choose_weights(views, targets, present, (True, True), (None, None), level=0.2)[0] != 0
-    assert 3 <= kept <= 22  # 12 expected, 3 standard deviations of 3.1 to either side
-
-
-@pytest.mark.parametrize("used", [(True, False, False), (False, True, True)])
-def test_alone_it_stays_and_switched_off_it_is_not_asked(used):
-    views, targets, present = choices([0.01, 0.5, 0.5], 50, 5)
-    chosen = choose_weights(views, targets, present, used, FREE)
-    assert np.array_equal(chosen, fit_weights(views, targets, present, used, FREE)) and (chosen[0] != 0) == used[0]
+from recbole_stream.training.deliberate import Match, learn_to_deliberate
+from tests.helpers import backbone, catalogue, make_samples, random_histories, streamrec
 
 
 def tower():
@@ -139,3 +50,37 @@ def test_the_loss_is_the_cross_entropy_over_all_items():
         logits = model.deliberation.matcher(batch.histories)[:, 1:]
         by_hand = logits.logsumexp(1) - logits.gather(1, batch.targets[:, None] - 1)[:, 0]
     assert loss.item() == pytest.approx(by_hand.mean().item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("unseen_only", [False, True])
+def test_its_ranks_are_those_of_its_ranking_where_users_are_too_few_to_hold_some_out(unseen_only):
+    model, batch = tower()
+    model.eval()
+    trie = Trie(catalogue(20, (4, 4, 4)))
+    histories = random_histories(20, (2, 1, 2), seed=1)
+    samples = make_samples(histories, torch.tensor([4, histories[1, 0], 9]))  # the second user buys the same again
+    learnt = learn_to_deliberate(model, samples, torch.tensor([2, 0, 1]), trie, 4, 20, 0, unseen_only)
+    assert learnt.rows.tolist() == [1, 2, 0]  # short histories first
+    for row, rank in zip(learnt.rows, learnt.ranks):
+        history, target = samples.histories[row], samples.targets[row]
+        items, scores = deliberate(model, history[None], trie, 4, 20, 20)
+        ranked = {item: score for item, score in zip(items[0].tolist(), scores[0].tolist()) if score > -np.inf}
+        if unseen_only:
+            ranked = {item: score for item, score in ranked.items() if item not in history}
+        own = ranked.get(target.item())
+        expected = np.inf if own is None else sum(score > own - 1e-5 for score in ranked.values())  # ties count against
+        assert rank == expected
+
+
+def test_users_whose_items_are_no_candidates_leave_everything_as_it_was():
+    model, batch = tower()
+    model.eval()
+    before = model.deliberation.weights.clone()
+    samples = make_samples(batch.histories[:5], torch.full((5,), 20))
+    model.deliberation.matcher.requires_grad_(False)
+    trie = Trie(catalogue(20, (4, 4, 4)))
+    (best, *_), _ = deliberate(model, samples.histories[:1], trie, 1, 1, 1)
+    samples.targets[:] = 1 + best.item() % 20  # not the one candidate of the first user
+    learnt = learn_to_deliberate(model, samples, torch.arange(1), trie, 1, 1, 0)
+    assert torch.equal(model.deliberation.weights, before) and learnt.ranks.tolist() == [np.inf]
+    assert "no validation user" in learnt.message

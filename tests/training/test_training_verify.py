@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from recbole_stream.model.verifier import Verifier
-from recbole_stream.training.verify import fit_verifier, list_loss, verify
+from recbole_stream.training.verify import fit_verifier, folds, list_loss, verify
 
 TEXT = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
 
@@ -58,8 +58,10 @@ def test_it_is_trusted_where_a_weighed_sum_is_not_enough(crossed):
     features, targets, present = choices(800, crossed)
     verifier = Verifier(2, 16, torch.ones(3), None)
     weighed = 2 * features[..., 0] + features[..., 1] * (2 if crossed else 1)
-    errors = verify(verifier, features, targets, present, weighed, seed=1)
+    errors, held_out = verify(verifier, features, targets, present, weighed, seed=1)
     assert bool(verifier.trusted) == crossed and (errors > 2) == crossed
+    if not crossed:
+        assert torch.equal(held_out, weighed)
     fresh, answers, everyone = choices(2000, crossed, seed=9)
     if crossed:  # and on users of whom it knows nothing it keeps its word
         base = 2 * fresh[..., 0] + 2 * fresh[..., 1]
@@ -95,4 +97,22 @@ def test_places_without_a_candidate_change_nothing():
 def test_fewer_users_than_folds_are_no_reason_to_trust_it():
     features, targets, present = choices(3, True)
     verifier = Verifier(2, 8, torch.ones(3), None)
-    assert verify(verifier, features, targets, present, features[..., 0], 1) == 0 and not verifier.trusted
+    errors, held_out = verify(verifier, features, targets, present, features[..., 0], 1)
+    assert errors == 0 and not verifier.trusted and torch.equal(held_out, features[..., 0])
+
+
+def test_a_users_held_out_scores_do_not_know_his_item():
+    features, targets, present = choices(400, True)
+    weighed = 2 * features[..., 0]
+    _, before = verify(Verifier(2, 8, torch.ones(3), None), features, targets, present, weighed, seed=1)
+    (others, fold), *_ = folds(400, seed=1)
+    assert sorted([*others.tolist(), *fold.tolist()]) == list(range(400))
+    changed = targets.clone()
+    changed[fold] = (changed[fold] + 1) % 10
+    _, after = verify(Verifier(2, 8, torch.ones(3), None), features, changed, present, weighed, seed=1)
+    assert torch.equal(before[fold], after[fold]) and not torch.equal(before[others], after[others])
+
+
+def test_every_user_is_held_out_once():
+    held_out = torch.cat([fold for _, fold in folds(11, seed=3)])
+    assert held_out.sort().values.tolist() == list(range(11)) and not list(folds(3, seed=3))
