@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.runs import TOP, Loaded, load, metrics
+from experiments.runs import TOP, Loaded, distinct, load, metrics
 from recbole_stream.decoding.beam import beam_search, score_items
 from recbole_stream.decoding.rank import rank_items, thought
 from recbole_stream.host.trainer import STREAMRecTrainer
@@ -125,9 +125,7 @@ def sum_of_two(first: Loaded, second: Loaded) -> np.ndarray:
     for batch in first.valid.ordered(AT_ONCE):
         prefixes = [thought(model.network, batch.histories) for model in models]
         found = [beam_search(prefix, model.trie, model.beams)[0] for prefix, model in zip(prefixes, models)]
-        items = torch.cat(found, 1).sort(1).values
-        absent = items == 0
-        absent[:, 1:] |= items[:, 1:] == items[:, :-1]
-        scores = sum(score_items(prefix, items) for prefix in prefixes).masked_fill(absent, -torch.inf)
-        ranks.append(ranks_among(scores.cpu().numpy(), ((items == batch.targets[:, None]) & ~absent).cpu().numpy()))
+        items = distinct(torch.cat(found, 1))
+        scores = sum(score_items(prefix, items) for prefix in prefixes).masked_fill(items == 0, -torch.inf)
+        ranks.append(ranks_among(scores.cpu().numpy(), (items == batch.targets[:, None]).cpu().numpy()))
     return np.concatenate(ranks)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import recbole_stream  # noqa: F401  registers the models
 from recbole.config import Config
@@ -17,7 +18,7 @@ from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 
-__all__ = ["TOP", "Loaded", "load", "metrics"]
+__all__ = ["TOP", "Loaded", "distinct", "load", "metrics"]
 
 TOP = 10
 
@@ -50,6 +51,14 @@ def load(run: Path, checkpoint: str) -> Loaded:
         config, model, _, *loaders = load_data_and_model(str(file))
     model.eval()
     return Loaded(config, model, *(samples_of(loader._dataset).to(model.device) for loader in loaders))
+
+
+def distinct(items: Tensor) -> Tensor:
+    """Candidates [B, C], each user's sorted, 0 in place of one that came before."""
+    items = items.sort(1).values
+    repeated = torch.zeros_like(items, dtype=torch.bool)
+    repeated[:, 1:] = items[:, 1:] == items[:, :-1]
+    return items.masked_fill(repeated, 0)
 
 
 def metrics(ranks: np.ndarray) -> dict[str, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from experiments.runs import load, metrics
+from experiments.runs import distinct, load, metrics
 from recbole_stream.benchmark.plots import plot_scaling
 from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.beam import beam_search, score_shared_items
@@ -74,11 +74,9 @@ def rank_by_paths(network: STREAMRecModel, samples: Samples, rows: Tensor, trie:
     def candidates(histories: Tensor) -> tuple[Tensor, Tensor]:
         _, thought = sample_rollouts(network.begin(histories), paths, steps, network.tokens.levels)
         found, _ = beam_search(thought.flatten(), trie, BEAMS)
-        items = found.unflatten(0, (len(histories), paths)).flatten(1).sort(1).values
-        repeated = torch.zeros_like(items, dtype=torch.bool)
-        repeated[:, 1:] = items[:, 1:] == items[:, :-1]
+        items = distinct(found.unflatten(0, (len(histories), paths)).flatten(1))
         scores = score_shared_items(thought, items).logsumexp(1) - torch.tensor(paths).log()
-        return items.masked_fill(repeated, 0), scores.masked_fill(repeated | (items == 0), -torch.inf)
+        return items, scores.masked_fill(items == 0, -torch.inf)
 
     return _ranks(candidates, samples, rows, f"{paths} paths")
 
