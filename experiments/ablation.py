@@ -2,7 +2,7 @@
 
 Takes the checkpoint with which a run ended its deliberation, leaves one view out after another (or all but some), fits
 the other weights anew on the validation users and ranks the test users. The candidates stay those that all views find
-with the weights before the fit.
+with the weights before the fit. A view alone needs no weight; beside "seen" it ranks what the user does not have.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from recbole_stream.training.weigh import fit_weights, ranks_among
 __all__ = ["ablate"]
 
 ALONE = [("generation", "seen"), ("state", "seen"), ("memory", "seen"), ("content", "seen"), ("generation",), ("state",)]
+_NEVER = -1e6
 
 
 def ablate(run: Path, seed: int) -> pd.DataFrame:
@@ -48,7 +49,10 @@ def ablate(run: Path, seed: int) -> pd.DataFrame:
         hits = items == targets[:, None]
         some = hits.any(1)
         used = tuple(view in choice for view in VIEWS)
-        weights = fit_weights(views[some], hits[some].argmax(1), items[some] > 0, used, LEAST)
+        if sum(used[:-1]) == 1:  # what others found is no fair sample to weigh it on
+            weights = np.where(used, [1.0, 1.0, 1.0, 1.0, _NEVER], 0.0)
+        else:
+            weights = fit_weights(views[some], hits[some].argmax(1), items[some] > 0, used, LEAST)
         line: dict[str, object] = {"views": " + ".join(choice)}
         for name, (items, views, targets) in zip(("valid", "test"), collected):
             found = metrics(ranks_among(np.where(items > 0, views @ weights, -np.inf), items == targets[:, None]))
