@@ -50,7 +50,8 @@ def ablate(run: Path, seed: int) -> pd.DataFrame:
         some = hits.any(1)
         used = tuple(view in choice for view in VIEWS)
         if sum(used[:-1]) == 1:  # what others found is no fair sample to weigh it on
-            weights = np.where(used, [1.0, 1.0, 1.0, 1.0, _NEVER], 0.0)
+            weights = np.zeros(views.shape[-1])
+            weights[: len(VIEWS)] = np.where(used, [1.0, 1.0, 1.0, 1.0, _NEVER], 0.0)
         else:
             weights = fit_weights(views[some], hits[some].argmax(1), items[some] > 0, used, LEAST)
         line: dict[str, object] = {"views": " + ".join(choice)}
