@@ -279,8 +279,9 @@ def plot_scaling(table: pd.DataFrame, metric: str = "ndcg@10", split: str = "tes
         panel = table[table["axis"] == kind]
         for number, (name, line) in enumerate(panel.groupby("series", sort=False)):
             line = line.sort_values("amount")
+            size = max(9 - 4 * number, 3)  # a line that lies on another one leaves its markers to be seen
             axis.errorbar(line["amount"], line["mean"], yerr=line["std"].fillna(0), color=colours[name], capsize=2,
-                          marker=MARKERS[number % len(MARKERS)], markersize=5, linewidth=1.1, label=name)  # fmt: skip
+                          marker=MARKERS[number % len(MARKERS)], markersize=size, linewidth=1.1, label=name)  # fmt: skip
         if panel["amount"].min() > 0 and panel["amount"].max() >= 16 * panel["amount"].min():
             axis.set_xscale("log", base=2)
         axis.set_xticks(sorted(set(panel["amount"])), [f"{amount:g}" for amount in sorted(set(panel["amount"]))])
