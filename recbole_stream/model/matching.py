@@ -9,6 +9,7 @@ decoder's: two that were trained apart err apart, and that is worth more to thei
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_stream.model.backbone import BackboneConfig, Encoder, RMSNorm
@@ -53,7 +54,7 @@ class Matcher(nn.Module):
 
     def states(self, histories: Tensor, vectors: Tensor) -> Tensor:
         """Item ids [B, L], 0 as padding on the right -> the encoder's output at the last item, [B, H]."""
-        inputs = self.norm(vectors[histories])
+        inputs = self.norm(F.embedding(histories, vectors))
         hidden = self.encoder(inputs, padding_bias(histories))
         last = (histories > 0).sum(1).sub(1).clamp(min=0)
         return hidden[torch.arange(len(last), device=last.device), last]

@@ -48,3 +48,20 @@ def test_the_order_of_a_history_matters():
     matcher = tower()
     with torch.no_grad():
         assert not torch.allclose(matcher(torch.tensor([[5, 2]]))[:, 1:], matcher(torch.tensor([[2, 5]]))[:, 1:], atol=1e-3)
+
+
+def test_gradients_repeat_themselves_in_several_threads():
+    # those of rows that many histories share are added up: in an order that the threads must not decide
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        matcher = tower(text=False)
+        histories = torch.randint(1, 13, (512, 20), generator=torch.Generator().manual_seed(1))
+        gradients = []
+        for _ in range(6):
+            matcher.zero_grad()
+            matcher(histories)[:, 1:].log_softmax(1)[:, 0].mean().backward()
+            gradients.append(matcher.own.weight.grad.clone())
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
