@@ -51,7 +51,7 @@ class Sizes:
 FULL = Sizes()
 TINY_SIZES = Sizes(TINY, TINY, 8, 2, 3, 5, 2, 1, 1, 32, 8, 60)
 
-# Stage 3 as properties/model/STREAMRec.yaml sets it
+# the likelihood, and the ranking reward (Eq. 27), which costs more than all the others
 _WEIGHTS = {"format": 0.0, "exact_match": 0.0, "similarity": 0.0, "likelihood": 1.0, "ranking": 1.0}
 _CLIP, _KL_WEIGHT = 0.2, 0.01
 
