@@ -108,7 +108,7 @@ def learn_to_deliberate(
     named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
     message = f"{len(targets)} validation users have their item among the candidates; {named}"
     features, targets, items, found = collect()
-    verifier = copy.deepcopy(slow.verifier).cpu() if slow.verifier else None
+    verifier = None if slow.verifier is None else copy.deepcopy(slow.verifier).cpu()
 
     def learn() -> tuple[str, dict[str, Tensor], np.ndarray]:
         used = (bool(weights[0]), *slow.used[1:])
