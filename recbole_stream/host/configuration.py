@@ -143,17 +143,26 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
         model: the model's name, for the message only.
 
     Raises:
-        InputError: an unknown key; the message offers the nearest known one.
+        InputError: an unknown key; the message names our models that have it, or offers the nearest known one.
     """
     for key in external:
         if key in known:
             continue
+        owners = [name for name, keys in _own_keys().items() if key in keys]
+        if owners:
+            raise InputError(f"{key!r} means nothing to {model}: it is a key of {' and '.join(owners)}; leave it out.")
         near = difflib.get_close_matches(str(key), sorted(known), n=1)
         if near:
             raise InputError(f"Unknown key {key!r}: did you mean {near[0]!r}?")
         raise InputError(
             f"Unknown key {key!r}: properties/model/{model}.yaml explains the keys there are."
         )
+
+
+def _own_keys() -> dict[str, set[str]]:
+    """Name of each model of ours -> the keys of its YAML file; overlays of presets repeat some of them."""
+    files = (file for file in sorted((properties_dir() / "model").glob("*.yaml")) if "-" not in file.stem)
+    return {file.stem: set(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in files}
 
 
 # -- values ------------------------------------------------------------------

@@ -59,6 +59,11 @@ def test_key_like_no_other_points_to_the_yaml():
         conf.check_keys(["zzzzz"], {"learning_rate", "epochs"}, "TIGER")
 
 
+def test_key_of_our_models_alone_is_named_as_such():
+    with pytest.raises(InputError, match="^'cache_dir' means nothing to SASRec: it is a key of STREAMRec and TIGER; leave"):
+        conf.check_keys({"cache_dir": "here"}, conf.known_keys("SASRec"), "SASRec")
+
+
 def test_known_keys_are_those_of_recbole_and_of_the_model():
     sasrec = conf.known_keys("SASRec")
     # overall.yaml, an argument list, sample.yaml, SASRec.yaml, a launcher's key, one of ours
