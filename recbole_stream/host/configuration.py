@@ -150,7 +150,8 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
             continue
         owners = [name for name, keys in _own_keys().items() if key in keys]
         if owners:
-            raise InputError(f"{key!r} means nothing to {model}: it is a key of {' and '.join(owners)}; leave it out.")
+            belongs = " and ".join(owners)
+            raise InputError(f"Unknown key {key!r}: it belongs to {belongs}, not to {model}; leave it out.")
         near = difflib.get_close_matches(str(key), sorted(known), n=1)
         if near:
             raise InputError(f"Unknown key {key!r}: did you mean {near[0]!r}?")
