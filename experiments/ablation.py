@@ -1,62 +1,92 @@
-"""What each view is worth.
+"""The final model with each part switched off, and what the part costs.
 
-Takes the checkpoint with which a run ended its deliberation, leaves one view out after another (or all but some), fits
-the other weights anew on the validation users and ranks the test users. The candidates stay those that all views find
-with the weights before the fit. A view alone needs no weight; beside "seen" it ranks what the user does not have.
+Takes the checkpoint with which a run ended its deliberation, leaves out one view after another, the verifier, or all but
+one view, and learns to deliberate again on the validation users, as the run itself does with ``views_off`` and
+``verifier_size``; then ranks the test users. What was trained before (what generates, the matching tower) stays.
 """
 
 from __future__ import annotations
 
+import copy
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from experiments.runs import load, metrics
-from recbole_stream.model.deliberation import LEAST, VIEWS
-from recbole_stream.training.deliberate import collect_views
-from recbole_stream.training.weigh import fit_weights, ranks_among
+from experiments.runs import TOP, Loaded, load, metrics
+from recbole_stream.benchmark.results import read_results
+from recbole_stream.data.samples import Samples
+from recbole_stream.host.models import STREAMRec
+from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.training.deliberate import learn_to_deliberate
 
 __all__ = ["ablate"]
 
-ALONE = [("generation", "seen"), ("state", "seen"), ("memory", "seen"), ("content", "seen"), ("generation",), ("state",)]
-_NEVER = -1e6
+ALONE = ("generation", "state", "memory", "content")
 
 
 def ablate(run: Path, seed: int) -> pd.DataFrame:
-    """One line for each choice of views: NDCG@10 and Recall@10 on validation and test, and the weights.
+    """One line for each choice of parts.
+
+    Returns:
+        NDCG@10 and Recall@10 on validation (each user ranked by what was fitted on others) and test; seconds of training
+        that the parts took, those of earlier stages as the run measured them; seconds of ranking 1,000 test users; the
+        weights, before the verifier.
 
     Raises:
         InputError: the run has no checkpoint of a deliberation with this seed.
     """
     loaded = load(run, f"STREAMRec-seed{seed}-Deliberation")
-    model = loaded.model
-    slow = model.network.deliberation
-    slow.weights.copy_(slow.first_weights())  # of those fitted, generation's may be 0: nothing would be generated
-    collected = [
-        collect_views(
-            model.network, samples, torch.arange(len(samples)), model.trie, model.beams, model.candidates, show_progress=True
-        )
-        for samples in (loaded.valid, loaded.test)
-    ]
-    available = [view for view, used in zip(VIEWS, slow.used) if used]
-    choices = [tuple(available), *(tuple(v for v in available if v != off) for off in available)]
-    choices += [choice for choice in ALONE if set(choice) <= set(available)]
+    slow = loaded.model.network.deliberation
+    trained = {
+        row.stage: row.train_seconds
+        for row in read_results(run)
+        if row.model == "STREAMRec" and row.seed == seed
+    }
+    seconds = {"generation": trained["RL"], "state": trained["States"] - trained["RL"]}
+    views = [view for view, used in zip(VIEWS, slow.used) if used]
+    choices = {"all": (views, True)}
+    choices |= {f"without {off}": ([view for view in views if view != off], True) for off in views}
+    choices["without verifier"] = (views, False)
+    choices |= {f"{view} and seen, no verifier": ([view, "seen"], False) for view in ALONE if {view, "seen"} <= set(views)}
     lines = []
-    for choice in dict.fromkeys(choices):
-        items, views, targets = collected[0]
-        hits = items == targets[:, None]
-        some = hits.any(1)
-        used = tuple(view in choice for view in VIEWS)
-        if sum(used[:-1]) == 1:  # what others found is no fair sample to weigh it on
-            weights = np.zeros(views.shape[-1])
-            weights[: len(VIEWS)] = np.where(used, [1.0, 1.0, 1.0, 1.0, _NEVER], 0.0)
-        else:
-            weights = fit_weights(views[some], hits[some].argmax(1), items[some] > 0, used, LEAST)
-        line: dict[str, object] = {"views": " + ".join(choice)}
-        for name, (items, views, targets) in zip(("valid", "test"), collected):
-            found = metrics(ranks_among(np.where(items > 0, views @ weights, -np.inf), items == targets[:, None]))
-            line |= {f"{name} {metric}": found[metric] for metric in ("ndcg@10", "recall@10")}
-        lines.append(line | {f"weight of {view}": weight for view, weight in zip(VIEWS, weights)})
+    for name, (kept, verified) in choices.items():
+        part = copy.deepcopy(slow)
+        part.switch_off([view for view in VIEWS if view not in kept])
+        part.weights.copy_(part.first_weights())  # of those fitted, generation's may be 0: nothing would be generated
+        if not verified:
+            part.verifier = None
+        loaded.model.network.deliberation = part
+        lines.append({"parts": name} | _measure(loaded, sum(seconds.get(view, 0.0) for view in kept)))
     return pd.DataFrame(lines)
+
+
+def _measure(loaded: Loaded, seconds: float) -> dict[str, float]:
+    """A line of the table for the model as it is; ``seconds`` are those of the stages before."""
+    config, model = loaded.config, loaded.model
+    some = torch.randperm(len(loaded.valid), generator=torch.Generator().manual_seed(config["seed"]))
+    began = time.perf_counter()
+    learnt = learn_to_deliberate(
+        model.network, loaded.valid, some[: config["weigh_users"]], model.trie, model.beams, model.candidates,
+        config["seed"], bool(config["leave_out_seen"]), show_progress=True,
+    )  # fmt: skip
+    learning, began = time.perf_counter() - began, time.perf_counter()
+    ranks = _rank(model, loaded.test, config["eval_batch_size"])
+    ranking = time.perf_counter() - began
+    line = {}
+    for split, found in (("valid", metrics(learnt.ranks)), ("test", metrics(ranks))):
+        line |= {f"{split} {metric}": found[metric] for metric in ("ndcg@10", "recall@10")}
+    line |= {"train s": seconds + learning, "rank s/1000 users": 1000 * ranking / len(ranks)}
+    return line | {f"weight of {view}": float(weight) for view, weight in zip(VIEWS, model.network.deliberation.weights)}
+
+
+def _rank(model: STREAMRec, samples: Samples, batch_size: int) -> np.ndarray:
+    """Ranks of the targets [N] from 1, infinite beyond the first ten."""
+    ranks = np.full(len(samples), np.inf)
+    for batch in samples.ordered(batch_size):
+        hits = model.rank(batch.histories, TOP)[0][:, :TOP] == batch.targets[:, None]
+        place = torch.where(hits.any(1), hits.int().argmax(1) + 1.0, torch.inf)
+        ranks[batch.rows.cpu().numpy()] = place.cpu().numpy()
+    return ranks

@@ -36,7 +36,8 @@ def leave_out(run: Path, seed: int) -> pd.DataFrame:
             config, model, _, train, *splits = load_data_and_model(str(file))
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
         trainer.eval_collector.data_collect(train)
-        line: dict[str, object] = {"model": file.stem.replace(f"-seed{seed}", "")}
+        name, stage = file.stem.split(f"-seed{seed}", 1)
+        line: dict[str, object] = {"model": name if stage == f"-{name}" else name + stage}  # one stage: the model's name
         for rule in ("as trained", "unseen only"):
             if rule == "unseen only":
                 leave_out_seen(model)

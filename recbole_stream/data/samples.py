@@ -78,10 +78,11 @@ class Samples:
         rows = rows.to(self.targets.device, non_blocking=True)
         return Batch(self.histories[rows, :longest], self.targets[rows], rows, part, whole)
 
-    def ordered(self, batch_size: int) -> list[Batch]:
-        """Every sample once, shortest first: for passes in which the order does not matter."""
-        order = self.lengths.argsort(stable=True)
-        return [self.batch(rows) for rows in order.split(batch_size)]
+    def ordered(self, batch_size: int, rows: Tensor | None = None) -> list[Batch]:
+        """Every sample once, or every one of ``rows``, shortest first: for passes in which the order does not matter."""
+        rows = torch.arange(len(self)) if rows is None else rows
+        order = rows[self.lengths[rows].argsort(stable=True)]
+        return [self.batch(some) for some in order.split(batch_size) if len(some)]
 
     def shuffled(self, batch_size: int, seed: int) -> list[Tensor]:
         """The rows of one epoch's batches, of similar length each, in random order.

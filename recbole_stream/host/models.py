@@ -133,10 +133,9 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
     samples = samples_of(dataset)
     content = None if dataset.text is None else Content(dataset.text, recency)
     verifier = None
-    off = tuple(config["views_off"] or ())
     if config["verifier_size"]:
         popularity = torch.bincount(samples.targets, minlength=tokens.n_items)
-        text = None if content is None or "content" in off else content.unit
+        text = None if content is None else content.unit
         verifier = Verifier(len(VIEWS), config["verifier_size"], popularity, text)
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),
@@ -151,7 +150,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             recency,
         ),
         content,
-        off,
+        config["views_off"] or (),
         verifier,
     )
 

@@ -190,12 +190,20 @@ class GenerativeTrainer(Trainer):
         dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
         return dense or not isinstance(eval_data, FullSortEvalDataLoader)
 
-    def _hits(self, eval_data: FullSortEvalDataLoader, show_progress: bool) -> torch.Tensor:
-        """Which of each user's top-k is the target, and as RecBole wants it the number of targets: [U, k + 1]."""
+    def _hits(
+        self, eval_data: FullSortEvalDataLoader, show_progress: bool, known: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Which of each user's top-k is the target, and as RecBole wants it the number of targets: [U, k + 1].
+
+        Users ``known`` are not ranked: none of their top-k is the target.
+        """
         self.model.eval()
         samples, top = samples_of(eval_data._dataset).to(self.device), max(self.config["topk"])
         hits = torch.zeros(len(samples), top + 1, dtype=torch.int, device=self.device)
-        batches = samples.ordered(self.test_batch_size)[rank() :: processes()]
+        unknown = torch.ones(len(samples), dtype=torch.bool)
+        if known is not None:
+            unknown[known] = False
+        batches = samples.ordered(self.test_batch_size, unknown.nonzero()[:, 0])[rank() :: processes()]
         for batch in tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False):
             items, _ = self.model.rank(batch.histories, top)
             found = (items[:, :top] == batch.targets[:, None]).int()
@@ -304,8 +312,8 @@ class STREAMRecTrainer(GenerativeTrainer):
         if self._needs_matrices(valid_data):
             valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         else:
-            hits, places = self._hits(valid_data, show_progress), torch.arange(1, max(self.config["topk"]) + 1)
-            held_out = torch.from_numpy(learnt.ranks)[:, None] == places
+            hits = self._hits(valid_data, show_progress, learnt.rows)
+            held_out = torch.from_numpy(learnt.ranks)[:, None] == torch.arange(1, hits.shape[1])
             hits[learnt.rows.to(hits.device), :-1] = held_out.to(hits)
             valid = self._measure(hits)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")

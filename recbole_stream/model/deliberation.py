@@ -8,6 +8,8 @@ the weights are chosen on the validation split (:func:`recbole_stream.training.w
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 
@@ -30,14 +32,15 @@ class Deliberation(nn.Module):
     """The views beside the generative one, and the weights of all.
 
     Attributes:
-        weights: of the views, in the order of ``VIEWS``, [5].
+        used: which views there are, in the order of ``VIEWS``; the others are 0 and weigh nothing.
+        weights: of the views, [5].
         ranking: index into ``RANKINGS``: by what the model ranks.
 
     Args:
         matcher: the matching tower.
         transitions: the memory of training sequences.
         content: similarity of texts; None where items have no text (the view is then 0).
-        switched_off: views whose weight stays 0.
+        switched_off: see :meth:`switch_off`.
         verifier: looks at the candidates again; None leaves them to the weighed sum.
     """
 
@@ -51,13 +54,20 @@ class Deliberation(nn.Module):
     ) -> None:
         super().__init__()
         self.matcher, self.transitions, self.content, self.verifier = matcher, transitions, content, verifier
-        self.used = tuple(
-            view not in switched_off and not (view == "content" and content is None) for view in VIEWS
-        )
+        self.used = tuple(not (view == "content" and content is None) for view in VIEWS)
+        self.switch_off(switched_off)
         self.register_buffer("weights", self.first_weights())
-        self.register_buffer("shown", torch.tensor(self.used[1:], dtype=torch.float32), persistent=False)
         self.register_buffer("ranking", torch.zeros((), dtype=torch.long))
         self.requires_grad_(False)
+
+    def switch_off(self, views: Collection[str]) -> None:
+        """Leave some views out from here on; neither the weighed sum nor the verifier then sees them.
+
+        To be called before the weights are fitted.
+        """
+        self.used = tuple(used and view not in views for view, used in zip(VIEWS, self.used))
+        if "content" in views and self.verifier is not None:
+            self.verifier.text = None
 
     def first_weights(self) -> Tensor:
         """Weights by which candidates are found before any have been fitted, [5]."""
@@ -79,9 +89,16 @@ class Deliberation(nn.Module):
 
         Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher.
         """
-        state = self.matcher(histories, vectors).log_softmax(-1)
-        state[:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
-        memory = (self.transitions(histories) + _UNSEEN).log()
-        content = torch.zeros_like(state) if self.content is None else self.content(histories)
-        seen = torch.zeros_like(state).scatter_(1, histories, 1.0)
-        return torch.stack([state, memory, content, seen], -1) * self.shown  # the verifier reads no view that is off
+        blank = torch.zeros(len(histories), self.transitions.n_items, device=histories.device)
+        _, state, memory, content, seen = self.used
+        views = [blank] * 4
+        if state:
+            views[0] = self.matcher(histories, vectors).log_softmax(-1)
+            views[0][:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
+        if memory:
+            views[1] = (self.transitions(histories) + _UNSEEN).log()
+        if content:
+            views[2] = self.content(histories)
+        if seen:
+            views[3] = blank.scatter(1, histories, 1.0)
+        return torch.stack(views, -1)

@@ -158,9 +158,7 @@ def collect_views(
         there is a verifier; targets [U]. Short histories come first.
     """
     found, vectors, verifier = [], model.deliberation.matcher.vectors().detach(), model.deliberation.verifier
-    order = rows[samples.lengths[rows].argsort(stable=True)]
-    for part in tqdm(order.split(_USERS), desc="weigh", ncols=100, disable=not show_progress, leave=False):
-        batch = samples.batch(part)
+    for batch in tqdm(samples.ordered(_USERS, rows), desc="weigh", ncols=100, disable=not show_progress, leave=False):
         items, views = candidate_views(model, batch.histories, trie, beams, candidates, vectors)
         if verifier is not None:
             views = verifier.features(batch.histories, items, views)

@@ -47,13 +47,17 @@ class TestBatch:
         assert moved.lengths.tolist() == [4, 2, 1]
 
 
-@given(LENGTHS, st.integers(1, 20))
+@given(LENGTHS, st.integers(1, 20), st.data())
 @settings(deadline=None, max_examples=30)
-def test_ordered_holds_every_sample_once_shortest_first(lengths, batch_size):
-    samples = numbered(lengths)
-    batches = samples.ordered(batch_size)
+def test_ordered_holds_every_sample_or_those_asked_for_once_shortest_first(lengths, batch_size, data):
+    samples, everyone = numbered(lengths), list(range(len(lengths)))
+    some = data.draw(st.none() | st.lists(st.sampled_from(everyone), unique=True))
+    batches = samples.ordered(batch_size, None if some is None else torch.tensor(some, dtype=torch.long))
+    if some == []:
+        assert batches == []
+        return
     rows = torch.cat([batch.rows for batch in batches])
-    assert sorted(rows.tolist()) == list(range(len(lengths)))
+    assert sorted(rows.tolist()) == (everyone if some is None else sorted(some))
     assert (samples.lengths[rows].diff() >= 0).all()
     assert [len(batch.rows) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
     for batch in batches:
