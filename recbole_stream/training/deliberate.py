@@ -20,11 +20,12 @@ from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.processes import from_first
 from recbole_stream.training.verify import verify
-from recbole_stream.training.weigh import choose_weights, ranks_among, weigh_held_out
+from recbole_stream.training.weigh import choose_weights, fit_weights, ranks_among, weigh_held_out
 
 __all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate"]
 
 _USERS = 128  # whose candidates are scored at once
+_KEPT = 1e-3  # the least weight of the generative view once it is kept: the verifier learns with it
 
 
 class Match(Objective):
@@ -75,7 +76,7 @@ def learn_to_deliberate(
     unseen_only: bool = False,
     show_progress: bool = False,
 ) -> Learnt:
-    """Choose the weights of the views, then train the verifier on the candidates that they find.
+    """Choose the weights of the views, fit them again on the candidates that they find, and train the verifier on these.
 
     Without any user whose item is a candidate all stays as it is.
 
@@ -98,20 +99,23 @@ def learn_to_deliberate(
         return features[found], hits[found].argmax(1), items[found], found
 
     slow.ranking.fill_(RANKINGS.index("deliberation"))
-    features, targets, items, _ = collect()
-    if not len(targets):
-        nowhere = np.full(len(rows), np.inf)
-        return Learnt("no validation user's item is a candidate; the first weights stay", rows, nowhere)
-    # one outcome for all processes, whose sums may differ in the last digit
-    weights = from_first(lambda: choose_weights(features[..., : len(VIEWS)], targets, items > 0, slow.used, LEAST))
-    slow.weights.copy_(torch.from_numpy(weights))
+    used, least = slow.used, LEAST
+    # the weights find other candidates than those that they were fitted on, such as items that the user has: hence twice
+    for fit in (choose_weights, fit_weights):
+        features, targets, items, found = collect()
+        if not len(targets):
+            nowhere = np.full(len(rows), np.inf)
+            return Learnt("no validation user's item is a candidate; the weights stay", rows, nowhere)
+        # one outcome for all processes, whose sums may differ in the last digit
+        weights = from_first(lambda: fit(features[..., : len(VIEWS)], targets, items > 0, used, least))
+        slow.weights.copy_(torch.from_numpy(weights))
+        used = (bool(weights[0]), *slow.used[1:])
+        least = (_KEPT if used[0] else 0.0, *LEAST[1:])
     named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
     message = f"{len(targets)} validation users have their item among the candidates; {named}"
-    features, targets, items, found = collect()
     verifier = None if slow.verifier is None else copy.deepcopy(slow.verifier).cpu()
 
     def learn() -> tuple[str, dict[str, Tensor], np.ndarray]:
-        used = (bool(weights[0]), *slow.used[1:])
         scores = weigh_held_out(features[..., : len(VIEWS)], targets, items > 0, used, weights, seed)
         if verifier is None:
             return "", {}, ranks_of(scores)

@@ -7,10 +7,10 @@ import torch
 from recbole_stream.data.samples import Batch
 from recbole_stream.decoding.deliberate import deliberate
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.model.deliberation import Deliberation
+from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Transitions
 from recbole_stream.model.matching import Matcher
-from recbole_stream.training.deliberate import Match, learn_to_deliberate
+from recbole_stream.training.deliberate import Match, collect_views, learn_to_deliberate
 from tests.helpers import backbone, catalogue, make_samples, random_histories, streamrec
 
 
@@ -84,3 +84,21 @@ def test_users_whose_items_are_no_candidates_leave_everything_as_it_was():
     learnt = learn_to_deliberate(model, samples, torch.arange(1), trie, 1, 1, 0)
     assert torch.equal(model.deliberation.weights, before) and learnt.ranks.tolist() == [np.inf]
     assert "no validation user" in learnt.message
+
+
+def test_weights_know_what_else_they_would_find():
+    model, batch = tower()
+    model.eval()
+    slow, trie = model.deliberation, Trie(catalogue(20, (4, 4, 4)))
+    slow.switch_off(["generation", "state", "content"])
+    slow.weights.copy_(torch.tensor([0.0, 0.0, 1.0, 0.0, -99.0]))  # memory alone, and never what a user has
+    histories = random_histories(20, [4] * 200, seed=5)
+    shares = slow.transitions(histories).scatter(1, histories, 0.0)
+    likeliest = shares.argmax(1)  # what memory finds of the rest: nobody buys again
+    samples = make_samples(histories, likeliest)
+    items, views, _ = collect_views(model, samples, torch.arange(200), trie, 1, 4)
+    assert not views[..., VIEWS.index("seen")].any()  # on these candidates, `seen` could weigh anything
+    learn_to_deliberate(model, samples, torch.arange(200), trie, 1, 4, 0)
+    assert slow.weights[VIEWS.index("seen")] < -1
+    best, _ = deliberate(model, histories, trie, 1, 4, 1)
+    assert (best[:, 0] == likeliest).float().mean() > 0.9
