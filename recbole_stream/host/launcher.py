@@ -3,6 +3,7 @@
 import functools
 import os
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -99,6 +100,19 @@ def _take_part(rank: int, action: Action, options: dict[str, Any], command: list
     os.environ |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
     with quiet_argv():
         together(action)(options, command)
+    _leave(rank)
+
+
+def _leave(rank: int) -> None:
+    """End a process that has done its part.
+
+    As it unwinds, torch's threads now and then abort it ("terminate called without an active exception"), which would
+    fail a run whose results are written. The first process unwinds: it has files to flush.
+    """
+    if rank:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
 
 def _spawn(function: Callable[..., None], arguments: tuple[Any, ...], nproc: int) -> None:
@@ -135,6 +149,7 @@ def _run_child(
         config_file_list,
         {"config_dict": config_dict, "saved": saved, "queue": queue},
     )
+    _leave(rank)
 
 
 def _free_port() -> int:
