@@ -1,8 +1,8 @@
 """``python -m experiments NAME RUN [--seed=2020]``: looks into the checkpoints of a run.
 
-ablation: the final model with each part switched off, and its cost. controls: what the content of the reasoning is worth. scaling:
-accuracy against reasoning steps and paths. unseen: every model without what the user has already. Tables (and a plot) are
-written into the run's folder.
+ablation: the final model with each part switched off, and its cost. controls: what the content of the reasoning is
+worth. scaling: accuracy against reasoning steps and paths. unseen: every model without what the user has already. Tables
+(and a plot) are written into the run's folder.
 """
 
 from __future__ import annotations

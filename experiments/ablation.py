@@ -11,14 +11,11 @@ import copy
 import time
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
-from experiments.runs import TOP, Loaded, load, metrics
+from experiments.runs import Loaded, load, metrics, rank_targets
 from recbole_stream.benchmark.results import read_results
-from recbole_stream.data.samples import Samples
-from recbole_stream.host.models import STREAMRec
 from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.training.deliberate import learn_to_deliberate
 
@@ -73,20 +70,10 @@ def _measure(loaded: Loaded, seconds: float) -> dict[str, float]:
         config["seed"], bool(config["leave_out_seen"]), show_progress=True,
     )  # fmt: skip
     learning, began = time.perf_counter() - began, time.perf_counter()
-    ranks = _rank(model, loaded.test, config["eval_batch_size"])
+    ranks = rank_targets(model, loaded.test, config["eval_batch_size"])
     ranking = time.perf_counter() - began
     line = {}
     for split, found in (("valid", metrics(learnt.ranks)), ("test", metrics(ranks))):
         line |= {f"{split} {metric}": found[metric] for metric in ("ndcg@10", "recall@10")}
     line |= {"train s": seconds + learning, "rank s/1000 users": 1000 * ranking / len(ranks)}
     return line | {f"weight of {view}": float(weight) for view, weight in zip(VIEWS, model.network.deliberation.weights)}
-
-
-def _rank(model: STREAMRec, samples: Samples, batch_size: int) -> np.ndarray:
-    """Ranks of the targets [N] from 1, infinite beyond the first ten."""
-    ranks = np.full(len(samples), np.inf)
-    for batch in samples.ordered(batch_size):
-        hits = model.rank(batch.histories, TOP)[0][:, :TOP] == batch.targets[:, None]
-        place = torch.where(hits.any(1), hits.int().argmax(1) + 1.0, torch.inf)
-        ranks[batch.rows.cpu().numpy()] = place.cpu().numpy()
-    return ranks

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from experiments.runs import TOP, Loaded, distinct, load, metrics
+from experiments.runs import Loaded, distinct, load, metrics, rank_targets
 from recbole_stream.decoding.beam import beam_search, score_items
-from recbole_stream.decoding.rank import rank_items, thought
+from recbole_stream.decoding.rank import thought
 from recbole_stream.host.trainer import STREAMRecTrainer
 from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
@@ -103,16 +103,8 @@ def _finetune(loaded: Loaded, tokens: str) -> dict[str, float]:
     return {**result.valid, "seconds": result.seconds}
 
 
-@torch.no_grad()
 def _metrics(loaded: Loaded) -> dict[str, float]:
-    model, samples = loaded.model, loaded.valid
-    model.eval()
-    ranks = np.empty(len(samples))
-    for batch in samples.ordered(AT_ONCE):
-        items, _ = rank_items(model.network, batch.histories, model.trie, model.beams, TOP)
-        hits = (items == batch.targets[:, None]).cpu().numpy()
-        ranks[batch.rows.cpu()] = np.where(hits.any(1), hits.argmax(1) + 1, np.inf)
-    return metrics(ranks)
+    return metrics(rank_targets(loaded.model, loaded.valid, AT_ONCE))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Checkpoints of a run, loaded, and the metrics of ranks."""
+"""Checkpoints of a run, loaded; how they rank, and the metrics of ranks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
 
-__all__ = ["TOP", "Loaded", "distinct", "load", "metrics"]
+__all__ = ["TOP", "Loaded", "distinct", "load", "metrics", "rank_targets"]
 
 TOP = 10
 
@@ -59,6 +59,18 @@ def distinct(items: Tensor) -> Tensor:
     repeated = torch.zeros_like(items, dtype=torch.bool)
     repeated[:, 1:] = items[:, 1:] == items[:, :-1]
     return items.masked_fill(repeated, 0)
+
+
+@torch.no_grad()
+def rank_targets(model: STREAMRec | TIGER, samples: Samples, batch_size: int) -> np.ndarray:
+    """Ranks of the targets [N] from 1, infinite beyond the first ten; the model is left in evaluation mode."""
+    model.eval()
+    ranks = np.empty(len(samples))
+    for batch in samples.ordered(batch_size):
+        items, _ = model.rank(batch.histories, TOP)
+        hits = (items == batch.targets[:, None]).cpu().numpy()
+        ranks[batch.rows.cpu().numpy()] = np.where(hits.any(1), hits.argmax(1) + 1, np.inf)
+    return ranks
 
 
 def metrics(ranks: np.ndarray) -> dict[str, float]:
