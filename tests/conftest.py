@@ -1,10 +1,15 @@
 """Fixtures and markers for every room's tests."""
 
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # as many workers as cores: before torch counts them, for what tests start too
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 import recbole_stream  # noqa: F401 - without Ray, RecBole's quick_start imports only after this

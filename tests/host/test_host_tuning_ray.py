@@ -20,7 +20,6 @@ from recbole_stream.host.commands import main as run_recbole
 from recbole_stream.host.tuning_trial import Sweep, read_sweep, run_trial
 
 
-
 def old_ray() -> bool:
     try:
         return tuple(map(int, metadata.version("ray").split(".")[:2])) < (2, 43)
@@ -28,7 +27,11 @@ def old_ray() -> bool:
         return False  # which the marker is for
 
 
-pytestmark = [pytest.mark.ray, pytest.mark.skipif(old_ray(), reason="Ray is older than 2.43")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.skipif(old_ray(), reason="Ray is older than 2.43"),
+    pytest.mark.xdist_group("ray"),  # one worker, one Ray at a time
+]
 
 SCRIPT = Path(__file__).parents[2] / "run_hyper.py"
 SASREC = ["--model=SASRec", "--hidden_size=16", "--inner_size=16", "--n_layers=1"]
