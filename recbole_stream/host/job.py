@@ -24,8 +24,9 @@ from recbole_stream.benchmark.ranks import ranks_file, write_ranks
 from recbole_stream.benchmark.results import Row, run_environment
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_users
-from recbole_stream.host.configuration import check_keys, known_keys, properties_dir
+from recbole_stream.host.configuration import check_keys, check_values, known_keys, properties_dir
 from recbole_stream.host.dataset import SemanticIDDataset
+from recbole_stream.host.keys import SHARED_RULES
 from recbole_stream.host.models import STREAMRec, TIGER
 from recbole_stream.host.outcomes import Watch, outcomes_of
 from recbole_stream.host.plugins import model_files, plugin_list, register_plugins
@@ -85,8 +86,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
         config_file_list=[str(file) for file in files],
         config_dict=given,
     )
-    if config["leave_out_seen"] not in (None, True, False):
-        raise InputError(f"leave_out_seen is {config['leave_out_seen']!r}: set it to True or False.")
+    check_values(config, SHARED_RULES)
     _check_valid_metric(config)
     check_data(config)
     return config
@@ -202,7 +202,7 @@ def train_job(config: Config, folder: Path, on_epoch: Callable[[int, float], Non
         stages = trainer.stages if isinstance(trainer, GenerativeTrainer) else []
         on_epoch(sum(stage.result.epochs for stage in stages) + epoch + 1, float(valid))
 
-    fit(trainer, train_data, valid_data, counted)
+    fit(trainer, train_data, valid_data, counted, Watch())
     return _floats(trainer.best_valid_result), trainer.saved_model_file
 
 

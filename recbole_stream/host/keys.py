@@ -22,13 +22,19 @@ from recbole_stream.host.configuration import (
 from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.training.reinforce import REWARDS
 
-__all__ = ["RULES", "check_combinations"]
+__all__ = ["RULES", "SHARED_RULES", "check_combinations"]
 
 _positive, _count, _share = integer(minimum=1), integer(minimum=0), number(minimum=0, maximum=1)
 _rate, _weight = number(above=0, maximum=1), number(minimum=0)
 _text = Rule("a string", lambda value: isinstance(value, str) and value != "")
 
-RULES: dict[str, Rule] = {
+# keys of properties/run.yaml, which every model of a table obeys, RecBole's too
+SHARED_RULES: dict[str, Rule] = {
+    "leave_out_seen": optional(boolean()),
+    "max_train_seconds": optional(_weight),
+}
+
+RULES: dict[str, Rule] = SHARED_RULES | {
     # text and tokenizer
     "text_fields": optional(list_of_strings()),
     "text_encoder": _text,
@@ -127,7 +133,6 @@ RULES: dict[str, Rule] = {
     "max_grad_norm": number(above=0),
     "ema": number(minimum=0, maximum=0.99999),
     "eval_step": _positive,
-    "max_train_seconds": _weight,
     "precision": one_of("auto", "bfloat16", "float32"),
     "resume_dir": optional(_text),
     "save_seconds": _weight,

@@ -21,7 +21,7 @@ from recbole.data.dataloader import AbstractDataLoader
 from recbole.trainer import Trainer
 
 from recbole_stream.training.checkpoint import Progress, replace_file
-from recbole_stream.training.processes import is_first
+from recbole_stream.training.processes import from_first, is_first
 
 __all__ = ["checkpoint_file", "fit", "stage_progress"]
 
@@ -31,8 +31,11 @@ _MACHINES = ("gpu_id", "local_rank", "offset", "nproc", "world_size", "ip", "por
 _SHOWN = ("state", "verbose", "show_progress", "save_seconds")
 
 
-class Stateful(Protocol):
-    """What can be kept and taken up again."""
+class Clock(Protocol):
+    """How long a training has taken, which is kept and taken up again with it."""
+
+    @property
+    def seconds(self) -> float: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -68,36 +71,43 @@ def _file(config: Config, part: str) -> Path:
     return Path(config["resume_dir"]) / f"seed{config['seed']}-{part}.pth"
 
 
+class _TimeIsUp(Exception):
+    """Ends a training of RecBole's, whose loop cannot be told to stop."""
+
+
 def fit(
     trainer: Trainer,
     train_data: AbstractDataLoader,
     valid_data: AbstractDataLoader,
     callback: Callable[[int, float], None],
-    beside: Stateful | None = None,
+    clock: Clock,
 ) -> None:
-    """Train as ``Trainer.fit`` does, and keep how far it came where the configuration names a ``resume_dir``.
+    """Train as ``Trainer.fit`` does, within ``max_train_seconds``, and keep how far it came where the configuration
+    names a ``resume_dir``.
 
-    RecBole's own trainings are kept between two epochs. Those with another ``fit`` than ``Trainer``'s, such as the
-    pretraining of S3Rec, begin anew when they are resumed.
+    RecBole's own trainings are kept between two epochs, and end after the validation at which their time is up. Those with
+    another ``fit`` than ``Trainer``'s, such as the pretraining of S3Rec, have no limit and begin anew when resumed.
 
     Args:
-        trainer: of one of our models, which keep their stages themselves, or of RecBole's.
+        trainer: of one of our models, which keep and limit their stages themselves, or of RecBole's.
         train_data, valid_data: its data.
         callback: called with the epoch and its validation metric after each validation.
-        beside: what is kept beside the training of RecBole's models.
+        clock: of the training; kept beside that of RecBole's models.
     """
     config = trainer.config
-    named = {"saved": True, "show_progress": config["show_progress"], "callback_fn": callback}
     trainer.saved_model_file = checkpoint_file(config) or trainer.saved_model_file
-    way = type(trainer).fit
-    if not config["resume_dir"] or way is not Trainer.fit:
-        if config["resume_dir"] and way.__module__ == Trainer.__module__:  # another one of RecBole's
+    way, limit = type(trainer).fit, config["max_train_seconds"] or 0
+    if way is not Trainer.fit:
+        if way.__module__ == Trainer.__module__:  # another one of RecBole's
             getLogger().info(f"The trainer of {config['model']} keeps no progress: interrupted, it begins anew.")
-        trainer.fit(train_data, valid_data, **named)
+            if limit:
+                getLogger().warning(f"The trainer of {config['model']} knows no max_train_seconds: it trains to its end.")
+        trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=callback)
         return
-    progress = Progress(_file(config, "epochs"), _owner(config, f"{len(train_data._dataset)} samples"))
-    kept = _Kept(trainer, (train_data, valid_data), beside)
-    state = progress.load()
+    owner = _owner(config, f"{len(train_data._dataset)} samples")
+    progress = Progress(_file(config, "epochs"), owner) if config["resume_dir"] else None
+    kept = _Kept(trainer, (train_data, valid_data), clock)
+    state = progress.load() if progress else None
     if state is not None:
         kept.load_state_dict(state)
         getLogger().info(f"{config['model']}: taken up again after {len(trainer.train_loss_dict)} epochs.")
@@ -107,16 +117,25 @@ def fit(
     stock = trainer._train_epoch
 
     def train_epoch(data: AbstractDataLoader, epoch: int, *arguments: Any, **named: Any) -> Any:
-        if epoch > trainer.start_epoch:  # what came before has ended, early stopping included
+        if progress and epoch > trainer.start_epoch:  # what came before has ended, early stopping included
             progress.save(kept.state_dict(epoch))
         return stock(data, epoch, *arguments, **named)
 
+    def validated(epoch: int, valid: float) -> None:
+        callback(epoch, valid)
+        if 0 < limit < from_first(lambda: clock.seconds):  # the processes' own clocks differ
+            raise _TimeIsUp
+
     trainer._train_epoch = train_epoch
     try:
-        trainer.fit(train_data, valid_data, **named)
+        trainer.fit(train_data, valid_data, saved=True, show_progress=config["show_progress"], callback_fn=validated)
+    except _TimeIsUp:
+        epochs = len(trainer.train_loss_dict)
+        getLogger().info(f"{config['model']} ends after {epochs} epochs: {limit:g} seconds (max_train_seconds) have passed.")
     finally:
         del trainer._train_epoch  # the class's again
-    progress.save(kept.state_dict(trainer.epochs, ended=True))
+    if progress:
+        progress.save(kept.state_dict(trainer.epochs, ended=True))
 
 
 class _Kept:
@@ -124,8 +143,8 @@ class _Kept:
 
     _VALUES = ("cur_step", "best_valid_score", "best_valid_result", "train_loss_dict")
 
-    def __init__(self, trainer: Trainer, loaders: tuple[AbstractDataLoader, ...], beside: Stateful | None) -> None:
-        self.trainer, self.loaders, self.beside = trainer, loaders, beside
+    def __init__(self, trainer: Trainer, loaders: tuple[AbstractDataLoader, ...], clock: Clock) -> None:
+        self.trainer, self.loaders, self.clock = trainer, loaders, clock
 
     def _optimizers(self) -> Iterator[tuple[str, torch.optim.Optimizer]]:
         for name, value in vars(self.trainer).items():  # some trainers have several
@@ -144,7 +163,7 @@ class _Kept:
             "values": {name: getattr(trainer, name) for name in self._VALUES},
             # what a loader shuffles by, and what its workers draw by
             "loaders": [loader.generator.get_state() for loader in self.loaders],
-            "beside": self.beside.state_dict() if self.beside else None,
+            "clock": self.clock.state_dict(),
             "best": best.read_bytes() if best.exists() else None,
         }
 
@@ -159,8 +178,7 @@ class _Kept:
             setattr(trainer, name, value)
         for loader, generator in zip(self.loaders, state["loaders"]):
             loader.generator.set_state(generator)
-        if self.beside:
-            self.beside.load_state_dict(state["beside"])
+        self.clock.load_state_dict(state["clock"])
         if state["best"] is not None and is_first():  # the file may be of an epoch that is trained again
             replace_file(trainer.saved_model_file, lambda file: file.write(state["best"]))
 

@@ -118,7 +118,7 @@ class GenerativeTrainer(Trainer):
             "eval_step": config["eval_step"],
             "max_grad_norm": config["max_grad_norm"],
             "ema": config["ema"],
-            "max_seconds": config["max_train_seconds"],
+            "max_seconds": config["max_train_seconds"] or 0,
             "seed": config["seed"],
         }
         return Schedule(**(values | changes))

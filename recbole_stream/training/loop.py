@@ -23,7 +23,7 @@ from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.model.memory import keep_freed_memory
 from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.processes import add_up, from_first, processes, rank
-from recbole_stream.training.schedule import Schedule, WeightAverage, learning_rate_factor
+from recbole_stream.training.schedule import LearningRate, Schedule, WeightAverage
 
 __all__ = ["Objective", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
 
@@ -123,7 +123,8 @@ def train_stage(
         parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
     )
     steps = schedule.steps_per_epoch(len(samples))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(schedule, steps))
+    rate = LearningRate(schedule, steps)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)  # which keeps what is in it, too
     run = _Run(model, objective, optimizer, scheduler, WeightAverage(parameters, schedule.ema), precision, progress)
     result = run.result
 
@@ -141,8 +142,12 @@ def train_stage(
     while run.epoch < schedule.epochs:
         epoch = run.epoch
         if run.scalars is None:  # not in the middle of it
-            if run.waited > schedule.patience or 0 < schedule.max_seconds < result.seconds:
+            # what no validation has seen would be lost
+            late = 0 < schedule.max_seconds < result.seconds and epoch % schedule.eval_step == 0
+            if late or run.waited > schedule.patience:
                 break
+            if schedule.max_seconds and epoch:
+                rate.end_in_time(schedule, epoch, result.seconds)
             run.scalars = objective.prepare(epoch)
         scalars = run.scalars | _train_epoch(run, schedule, samples, show_progress)
         if not scalars["loss"] == scalars["loss"]:

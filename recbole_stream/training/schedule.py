@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Schedule", "WeightAverage", "learning_rate_factor"]
+__all__ = ["LearningRate", "Schedule", "WeightAverage"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Schedule:
         ema: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
         samples_per_epoch: so many random samples an epoch, rounded up to whole batches; 0 is all.
         updates_per_batch: optimiser steps a batch.
-        max_seconds: no new epoch starts after so many seconds; 0 is no limit.
+        max_seconds: after a validation no new epoch starts that begins later than this; 0 is no limit.
         seed: of the order of samples.
     """
 
@@ -57,17 +57,35 @@ class Schedule:
         return self.batches_per_epoch(samples) * self.updates_per_batch
 
 
-def learning_rate_factor(schedule: Schedule, steps_per_epoch: int) -> Callable[[int], float]:
-    """The share of the learning rate that optimiser step 0, 1, .. uses."""
-    total = max(1, schedule.epochs * steps_per_epoch)
-    warmup = min(schedule.warmup_steps, total // 2)
+class LearningRate:
+    """The share of the learning rate that optimiser step 0, 1, .. uses: a linear warm-up, then a cosine to 0.
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+    Attributes:
+        total: optimiser steps after which the cosine has ended.
+    """
 
-    return factor
+    def __init__(self, schedule: Schedule, steps_per_epoch: int) -> None:
+        self.steps_per_epoch = steps_per_epoch
+        self.total = max(1, schedule.epochs * steps_per_epoch)
+        self.warmup = min(schedule.warmup_steps, self.total // 2)
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))))
+
+    def end_in_time(self, schedule: Schedule, epochs: int, seconds: float) -> None:
+        """Let the cosine end with the last epoch that ``max_seconds`` leaves room for.
+
+        A training that is cut off at a high rate is worth less than one that was planned to end there.
+
+        Args:
+            schedule: of the stage.
+            epochs: so many have taken
+            seconds: so long; the others are taken to be no faster and no slower.
+        """
+        fitting = math.ceil(schedule.max_seconds * epochs / (seconds * schedule.eval_step)) * schedule.eval_step
+        self.total = min(schedule.epochs, fitting) * self.steps_per_epoch
 
 
 class WeightAverage:

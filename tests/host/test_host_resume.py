@@ -9,6 +9,7 @@ import torch
 from recbole.trainer import Trainer
 
 from recbole_stream.benchmark.curves import read_curves
+from recbole_stream.errors import InputError
 from recbole_stream.host import job
 from recbole_stream.host.job import configure, run_job
 
@@ -97,3 +98,19 @@ def test_a_run_killed_while_it_ranks_is_not_trained_again(train, monkeypatch):
         context.setattr(job, "rank_users", killed)
         train("SASRec", "parts", epochs=2)
     assert_same(train("SASRec", "parts", batches=0, epochs=2), whole)
+
+
+@pytest.mark.parametrize("eval_step", [1, 2])
+def test_time_that_is_up_ends_a_training_after_its_next_validation(train, caplog, eval_step):
+    # the best of as many epochs as were validated until then, as if there had been no more
+    whole = train("SASRec", "whole", epochs=eval_step, eval_step=eval_step)
+    with caplog.at_level("INFO"):
+        limited = train("SASRec", "limited", max_train_seconds=1e-6, eval_step=eval_step, state="info")
+    assert f"SASRec ends after {eval_step} epochs" in caplog.text
+    assert_same(limited, whole)
+    assert_same(train("SASRec", "limited", batches=0, max_train_seconds=1e-6, eval_step=eval_step), whole)  # has ended
+
+
+def test_a_limit_that_is_no_number_of_seconds_is_refused(train):
+    with pytest.raises(InputError, match="max_train_seconds is 'long', but must be a number of at least 0"):
+        train("SASRec", "run", max_train_seconds="long")

@@ -190,6 +190,10 @@ class TestEarlyStopping:
         result, _ = scripted(Scripted(), [0.1], max_seconds=1e-9)
         assert result.epochs == 1
 
+    def test_time_that_is_up_between_two_validations_leaves_nothing_unseen(self):
+        result, _ = scripted(Scripted(), [0.1], max_seconds=1e-9, epochs=9, eval_step=3)
+        assert (result.epochs, result.epoch) == (3, 2)
+
 
 class Killed(Direct):
     """Ends the process, as it were, before a batch."""

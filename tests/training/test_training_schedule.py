@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from recbole_stream.training.schedule import Schedule, WeightAverage, learning_rate_factor
+from recbole_stream.training.schedule import LearningRate, Schedule, WeightAverage
 
 
 class TestSchedule:
@@ -19,11 +19,11 @@ class TestSchedule:
         assert [schedule.batches_per_epoch(n) for n in (1000, 64, 40, 32)] == [2, 2, 2, 1]
 
 
-class TestLearningRateFactor:
+class TestLearningRate:
     def factors(self, epochs, steps, warmup):
         schedule = Schedule(epochs=epochs, learning_rate=1.0, warmup_steps=warmup)
-        factor = learning_rate_factor(schedule, steps)
-        return [factor(step) for step in range(epochs * steps + 1)]
+        rate = LearningRate(schedule, steps)
+        return [rate(step) for step in range(epochs * steps + 1)]
 
     def test_rises_linearly_and_falls_as_a_cosine(self):
         # 2 epochs of 4 steps, 4 of them warm-up: 1/4 .. 4/4, then (1 + cos(pi n / 4)) / 2 for n = 0 .. 4
@@ -40,8 +40,25 @@ class TestLearningRateFactor:
         assert self.factors(1, 4, 200) == pytest.approx([0.5, 1, 1, 0.5, 0])
 
     def test_stays_at_0_beyond_the_end_and_survives_no_step(self):
-        assert learning_rate_factor(Schedule(epochs=1, learning_rate=1.0), 4)(9) == 0
-        assert learning_rate_factor(Schedule(epochs=0, learning_rate=1.0), 4)(0) == 1
+        assert LearningRate(Schedule(epochs=1, learning_rate=1.0), 4)(9) == 0
+        assert LearningRate(Schedule(epochs=0, learning_rate=1.0), 4)(0) == 1
+
+    @pytest.mark.parametrize(
+        "eval_step, epochs, seconds, total",
+        [
+            (1, 2, 20.0, 5 * 8),  # 10 s an epoch: one begins at 0, 10, .. 40 s, none after 45 s
+            (2, 2, 20.0, 6 * 8),  # and the last one is validated with the sixth
+            (1, 3, 90.0, 2 * 8),  # late already: the end has passed
+            (1, 4, 4.0, 10 * 8),  # time for 45, of which there are to be 10
+        ],
+    )
+    def test_the_cosine_ends_where_the_time_does(self, eval_step, epochs, seconds, total):
+        schedule = Schedule(epochs=10, learning_rate=1.0, warmup_steps=4, eval_step=eval_step, max_seconds=45.0)
+        rate = LearningRate(schedule, 8)
+        rate.end_in_time(schedule, epochs, seconds)
+        assert (rate.total, rate(3)) == (total, 1)
+        assert rate(4 + (total - 4) // 2) == pytest.approx(0.5)  # half of the cosine
+        assert rate(total) == rate(total + 1) == pytest.approx(0)
 
 
 class TestWeightAverage:
