@@ -68,11 +68,12 @@ def test_every_key_of_a_model_file_has_a_rule_or_is_recboles():
     import yaml
     from recbole.utils import argument_list
 
-    from recbole_stream.host.keys import RULES
+    from recbole_stream.host.keys import RULES, SHARED_RULES
 
     theirs = {*argument_list.general_arguments, *argument_list.training_arguments, *argument_list.evaluation_arguments,
               *argument_list.dataset_arguments}  # fmt: skip
     for file in (ROOT / "properties" / "model").glob("*.yaml"):
         assert set(yaml.safe_load(file.read_text())) <= set(RULES) | theirs, file
     written = {key for name in ("TIGER", "STREAMRec") for key in yaml.safe_load((ROOT / f"properties/model/{name}.yaml").read_text())}
-    assert set(RULES) - written == {"text_fields"}  # which belongs to the data set
+    assert set(RULES) - written == {"text_fields", *SHARED_RULES}  # which belong to the data set and to all models
+    assert set(SHARED_RULES) <= set(yaml.safe_load((ROOT / "properties/run.yaml").read_text()))

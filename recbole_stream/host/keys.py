@@ -3,7 +3,8 @@
 ``RULES`` maps a key to a rule made with the builders of
 ``recbole_stream.host.configuration``; the configuration hook applies it to
 TIGER and STREAMRec before any data is read. What each key means stands beside
-it in properties/model/*.yaml.
+it in properties/model/*.yaml. ``SHARED_RULES``, a part of it, holds for every
+model of a table, RecBole's too; those keys stand in properties/run.yaml.
 """
 
 from collections.abc import Mapping
@@ -28,7 +29,6 @@ _positive, _count, _share = integer(minimum=1), integer(minimum=0), number(minim
 _rate, _weight = number(above=0, maximum=1), number(minimum=0)
 _text = Rule("a string", lambda value: isinstance(value, str) and value != "")
 
-# keys of properties/run.yaml, which every model of a table obeys, RecBole's too
 SHARED_RULES: dict[str, Rule] = {
     "leave_out_seen": optional(boolean()),
     "max_train_seconds": optional(_weight),
