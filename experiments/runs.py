@@ -17,6 +17,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import STREAMRec, TIGER
+from recbole_stream.host.ranking import hit_ranks
 
 __all__ = ["TOP", "Loaded", "distinct", "load", "metrics", "rank_targets"]
 
@@ -68,9 +69,8 @@ def rank_targets(model: STREAMRec | TIGER, samples: Samples, batch_size: int) ->
     ranks = np.empty(len(samples))
     for batch in samples.ordered(batch_size):
         items, _ = model.rank(batch.histories, TOP)
-        hits = (items == batch.targets[:, None]).cpu().numpy()
-        ranks[batch.rows.cpu().numpy()] = np.where(hits.any(1), hits.argmax(1) + 1, np.inf)
-    return ranks
+        ranks[batch.rows.cpu().numpy()] = hit_ranks(items == batch.targets[:, None]).cpu().numpy()
+    return np.where(ranks > 0, ranks, np.inf)
 
 
 def metrics(ranks: np.ndarray) -> dict[str, float]:
