@@ -48,7 +48,7 @@ class SemanticIDDataset(SequentialDataset):
         config = self.config
         items = [str(item) for item in self.field2id_token[self.iid_field][1:]]
         if config["semantic_ids_file"]:
-            path = os.path.join(self.dataset_path, config["semantic_ids_file"])
+            path = os.path.normpath(os.path.join(self.dataset_path, config["semantic_ids_file"]))
             self.semantic_ids = read_semantic_ids(path, items, unique=config["unique_ids"], id_field=self.iid_field)
             self.encoder = {"encoder": None, "semantic_ids_file": config["semantic_ids_file"]}
             neighbours = nearest_by_ids

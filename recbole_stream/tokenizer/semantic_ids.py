@@ -245,7 +245,8 @@ def _read_table(path: Path, id_field: str) -> dict[str, list[int]]:
     """Item token -> codes."""
     if not path.is_file():
         raise InputError(
-            f"There is no file {path}: set `semantic_ids_file` to a table of {id_field} and one column per level."
+            f"There is no file {path}: set `semantic_ids_file` to a table of {id_field} and one column per level "
+            "(a relative path begins in the data set's folder)."
         )
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = file.readline()
