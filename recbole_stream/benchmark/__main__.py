@@ -16,6 +16,7 @@ from recbole_stream.benchmark.comparison import (
     stage_entry,
     write_comparison,
 )
+from recbole_stream.benchmark.gather import gather, rows_of
 from recbole_stream.benchmark.ranks import split_metric
 from recbole_stream.benchmark.report import write_report
 from recbole_stream.benchmark.results import Row, read_results
@@ -71,10 +72,14 @@ def _parser() -> argparse.ArgumentParser:
         "table",
         help="one table of several runs",
         description="One table of the rows of stored runs; what several runs have of a model with different seeds becomes "
-        "one line, mean ± standard deviation.",
+        "one line, mean ± standard deviation. The folder of --output is itself one for compare and report.",
     )
     table.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run")
-    table.add_argument("--output", metavar="FOLDER", help="write table.md, .tex and .csv into this folder")
+    table.add_argument(
+        "--output",
+        metavar="FOLDER",
+        help="write table.md, .tex and .csv into this folder, and what the runs kept of results, ranks and curves",
+    )
     table.set_defaults(action=_table)
     report = commands.add_parser(
         "report",
@@ -107,18 +112,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    rows: list[Row] = []
-    for run in options.runs:
-        known = {(row.model, row.stage, row.dataset, row.seed) for row in rows}
-        for row in read_results(run):
-            if (row.model, row.stage, row.dataset, row.seed) in known:
-                raise InputError(f"{run} has {row.model} with seed {row.seed} as a run before it: compare such runs instead.")
-            rows.append(row)
-    if not rows:
-        raise InputError(f"{options.runs[0]} has no results yet: let the run finish a model first.")
+    rows = rows_of(options.runs)
     print(text_table(rows))
     if options.output:
-        write_tables(_folder(options.output), rows)
+        gather(options.runs, _folder(options.output))
+        write_tables(options.output, rows)
         print(f"\nWritten to {options.output}")
 
 

@@ -24,6 +24,7 @@ import torch
 from recbole_stream.errors import InputError
 
 __all__ = [
+    "COMMAND_FILE",
     "RESULTS_FILE",
     "Row",
     "write_results",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 RESULTS_FILE = "results.json"
+COMMAND_FILE = "command.json"  # of a run: what was typed
 
 PACKAGES = (
     "recbole-stream",

@@ -22,7 +22,14 @@ from recbole_stream.benchmark.comparison import (
 )
 from recbole_stream.benchmark.ranks import ranks_file
 from recbole_stream.benchmark.report import write_report
-from recbole_stream.benchmark.results import RESULTS_FILE, Row, read_results, write_atomically, write_results
+from recbole_stream.benchmark.results import (
+    COMMAND_FILE,
+    RESULTS_FILE,
+    Row,
+    read_results,
+    write_atomically,
+    write_results,
+)
 from recbole_stream.benchmark.tables import text_table, write_tables
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_ray, check_share, locate_data
@@ -31,7 +38,6 @@ from recbole_stream.training.processes import from_first, is_first
 
 __all__ = ["run"]
 
-COMMAND_FILE = "command.json"
 # where to train, and the share of a machine that each training has
 CLUSTER = {"address": None, "cpus-per-trial": 1, "gpus-per-trial": 0}
 # models that the others of a run are compared with, where they are in it

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from recbole_stream.benchmark.__main__ import main
-from recbole_stream.benchmark.ranks import ranks_file, write_ranks
-from recbole_stream.benchmark.results import Row, write_results
+from recbole_stream.benchmark.curves import curves_file, read_curves, write_curves
+from recbole_stream.benchmark.ranks import ranks_file, read_ranks, user_metric, write_ranks
+from recbole_stream.benchmark.results import Row, read_results, write_results
 
 CHECKOUT = Path(__file__).parents[2]
 N = 60
@@ -119,8 +120,40 @@ def test_a_table_of_several_runs(runs, capsys):
         ("TIGER", "", "1"), ("SASRec", "", "1"), ("TIGER", "", "2"), ("STREAMRec", "PT", "2"), ("STREAMRec", "RL", "2"),
         ("TIGER", "", "mean"), ("TIGER", "", "deviation"),
     ]  # fmt: skip
-    assert {path.name for path in Path("out").iterdir()} == {"table.md", "table.tex", "table.csv"}
     assert "RL (final)" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_table_is_a_run_to_the_other_commands(runs):
+    write_curves(curves_file("b", "STREAMRec", 2), [{"stage": "PT", "valid": {}, "epoch": 0, "seconds": 1.0, "curves": []}])
+    assert main(["table", "a", "b", "--output=out"]) == 0
+    assert main(["compare", "out", "out", "--models=STREAMRec:SASRec,TIGER:SASRec", "--output=out"]) == 0
+    (_, by_both) = csv.DictReader(Path("out/comparison.csv").open())
+    ndcg = [
+        np.mean(user_metric(read_ranks(run, model, "", seed)["rank"], "ndcg@10"))
+        for run, model, seed in (("a", "TIGER", 1), ("b", "TIGER", 2), ("a", "SASRec", 1))
+    ]
+    assert float(by_both["mean_a"]) == pytest.approx((ndcg[0] + ndcg[1]) / 2)
+    assert float(by_both["mean_b"]) == pytest.approx(ndcg[2])
+    assert read_results("out") == read_results("a") + read_results("b")
+    assert read_curves("out", "STREAMRec", 2) == read_curves("b", "STREAMRec", 2)
+    assert main(["report", "out"]) == 0
+
+
+def test_a_table_again_leaves_nothing_of_the_one_before(runs):
+    assert main(["table", "a", "b", "--output=out"]) == 0
+    ranks_file("a", "SASRec", "", 1).unlink()
+    assert main(["table", "b", "a", "--output=out"]) == 0
+    assert [row.model for row in read_results("out")] == ["TIGER", "STREAMRec", "STREAMRec", "TIGER", "SASRec"]
+    assert not ranks_file("out", "SASRec", "", 1).exists()
+
+
+def test_a_run_is_not_written_over(runs, capsys):
+    Path("other", "command.json").write_text("{}")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    for folder in ("a", "other"):
+        assert main(["table", "a", "b", f"--output={folder}"]) == 2
+        assert capsys.readouterr().err == f"Error: {folder} holds a run: name another folder for what several runs have.\n"
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
 
 
 def test_a_report(runs, capsys):
