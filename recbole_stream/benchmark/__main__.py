@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         description="One table of the rows of stored runs; what several runs have of a model with different seeds becomes "
         "one line, mean ± standard deviation. The folder of --output is itself one for compare and report.",
     )
-    table.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run")
+    table.add_argument(
+        "runs", metavar="RUN", nargs="+", help="folder of a run; RUN:STREAMRec,SASRec takes these models of it alone"
+    )
     table.add_argument(
         "--output",
         metavar="FOLDER",

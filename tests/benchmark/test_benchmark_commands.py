@@ -100,6 +100,8 @@ def test_runs_that_share_no_model_are_compared_crosswise(runs):
         (["compare", "a", "b", "--output=a/results.json"], "cannot be made"),
         (["table", "a", "nowhere"], "nowhere/results.json does not exist"),
         (["table", "a", "a"], "a has TIGER with seed 1 as a run before it"),
+        (["table", "a:TIGER,STREAMRec", "b"], "a has no model 'STREAMRec' but TIGER, SASRec."),
+        (["table", "nowhere:TIGER"], "nowhere/results.json does not exist"),
         (["report", "nowhere"], "nowhere/results.json does not exist"),
         (["table"], "The following arguments are required: RUN"),
     ],
@@ -145,6 +147,16 @@ def test_a_table_again_leaves_nothing_of_the_one_before(runs):
     assert main(["table", "b", "a", "--output=out"]) == 0
     assert [row.model for row in read_results("out")] == ["TIGER", "STREAMRec", "STREAMRec", "TIGER", "SASRec"]
     assert not ranks_file("out", "SASRec", "", 1).exists()
+
+
+def test_some_models_of_a_run(runs):
+    store("longer", 2, ["TIGER"])
+    assert main(["table", "b", "longer", "--output=out"]) == 2
+    assert main(["table", "b:STREAMRec", "longer", "a:SASRec,TIGER", "--output=out"]) == 0
+    assert [(row.model, row.seed) for row in read_results("out")] == [
+        ("STREAMRec", 2), ("STREAMRec", 2), ("TIGER", 2), ("TIGER", 1), ("SASRec", 1),
+    ]  # fmt: skip
+    assert read_ranks("out", "TIGER", "", 2).equals(read_ranks("longer", "TIGER", "", 2))
 
 
 def test_a_run_is_not_written_over(runs, capsys):
