@@ -16,7 +16,7 @@ from recbole_stream.benchmark.comparison import (
     stage_entry,
     write_comparison,
 )
-from recbole_stream.benchmark.gather import gather, rows_of
+from recbole_stream.benchmark.gather import gather, read_runs
 from recbole_stream.benchmark.ranks import split_metric
 from recbole_stream.benchmark.report import write_report
 from recbole_stream.benchmark.results import Row, read_results
@@ -114,10 +114,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _table(options: argparse.Namespace) -> None:
-    rows = rows_of(options.runs)
+    parts = read_runs(options.runs)
+    rows = [row for _, own in parts for row in own]
     print(text_table(rows))
     if options.output:
-        gather(options.runs, _folder(options.output))
+        gather(parts, _folder(options.output))
         write_tables(options.output, rows)
         print(f"\nWritten to {options.output}")
 

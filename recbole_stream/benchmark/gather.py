@@ -11,11 +11,11 @@ from recbole_stream.benchmark.ranks import ranks_file
 from recbole_stream.benchmark.results import COMMAND_FILE, Row, read_results, write_results
 from recbole_stream.errors import InputError
 
-__all__ = ["gather", "rows_of"]
+__all__ = ["gather", "read_runs"]
 
 
-def rows_of(runs: Sequence[str | Path]) -> list[Row]:
-    """The rows of several runs, run after run.
+def read_runs(runs: Sequence[str | Path]) -> list[tuple[Path, list[Row]]]:
+    """The folder of each run, and its rows.
 
     Args:
         runs: folders, or ``FOLDER:MODEL,MODEL`` for some models of a run.
@@ -24,53 +24,52 @@ def rows_of(runs: Sequence[str | Path]) -> list[Row]:
         InputError: a run has no results or not the model that is named, none has any rows yet, or two have the same
             model with the same seed.
     """
-    rows: list[Row] = []
-    for run in runs:
-        known = {(row.model, row.stage, row.dataset, row.seed) for row in rows}
-        folder, own = _of_run(run)
-        for row in own:
-            if (row.model, row.stage, row.dataset, row.seed) in known:
-                raise InputError(
-                    f"{folder} has {row.model} with seed {row.seed} as a run before it: name the models that are meant, "
-                    f"as in {folder}:{own[0].model}, or compare such runs instead."
-                )
-            rows.append(row)
-    if not rows:
+    parts = [_read(run) for run in runs]
+    known: set[tuple[str, str, str, int]] = set()
+    for folder, rows in parts:
+        keys = [(row.model, row.stage, row.dataset, row.seed) for row in rows]
+        if again := [row for row, key in zip(rows, keys) if key in known]:
+            raise InputError(
+                f"{folder} has {again[0].model} with seed {again[0].seed} as a run before it: name the models "
+                f"that are meant, as in {folder}:{rows[0].model}, or compare such runs instead."
+            )
+        known.update(keys)
+    if not known:
         raise InputError(f"{runs[0]} has no results yet: let the run finish a model first.")
-    return rows
+    return parts
 
 
-def gather(runs: Sequence[str | Path], folder: str | Path) -> None:
+def gather(parts: Sequence[tuple[Path, list[Row]]], folder: str | Path) -> None:
     """Put the results of several runs, and what they kept of ranks and curves, into a folder.
 
     All that works on a run without its models works on that folder: tests, tables, the page.
 
     Args:
-        runs: see :func:`rows_of`.
+        parts: from :func:`read_runs`.
         folder: exists; what it gathered before is written over.
 
     Raises:
-        InputError: see :func:`rows_of`; or the folder is that of a run.
+        InputError: the folder is that of a run.
     """
-    rows = rows_of(runs)
-    parts = [_of_run(run) for run in runs]
     if (Path(folder) / COMMAND_FILE).exists() or any(Path(folder).resolve() == run.resolve() for run, _ in parts):
         raise InputError(f"{folder} holds a run: name another folder for what several runs have.")
-    for run, own in parts:
-        for row in own:
-            ranks = (row.model, row.stage, row.seed)
-            for source, target in (
-                (ranks_file(run, *ranks), ranks_file(folder, *ranks)),
-                (curves_file(run, row.model, row.seed), curves_file(folder, row.model, row.seed)),
-            ):
-                target.unlink(missing_ok=True)
-                if source.is_file():
-                    target.parent.mkdir(exist_ok=True)
-                    shutil.copyfile(source, target)
-    write_results(folder, rows, {})
+    for run, rows in parts:
+        for row in rows:
+            _copy(*(ranks_file(place, row.model, row.stage, row.seed) for place in (run, folder)))
+        for model, seed in dict.fromkeys((row.model, row.seed) for row in rows):
+            _copy(*(curves_file(place, model, seed) for place in (run, folder)))
+    write_results(folder, [row for _, rows in parts for row in rows], {})
 
 
-def _of_run(run: str | Path) -> tuple[Path, list[Row]]:
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; where there is none, there is none afterwards."""
+    target.unlink(missing_ok=True)
+    if source.is_file():
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _read(run: str | Path) -> tuple[Path, list[Row]]:
     """The folder of a run, and its rows of the models that are named behind a colon; all where none is."""
     folder, colon, models = str(run).rpartition(":")
     if not colon or Path(run).exists():

@@ -122,6 +122,8 @@ def test_a_table_of_several_runs(runs, capsys):
         ("TIGER", "", "1"), ("SASRec", "", "1"), ("TIGER", "", "2"), ("STREAMRec", "PT", "2"), ("STREAMRec", "RL", "2"),
         ("TIGER", "", "mean"), ("TIGER", "", "deviation"),
     ]  # fmt: skip
+    tables = {"table.md", "table.tex", "table.csv"}
+    assert {path.name for path in Path("out").iterdir()} == tables | {"results.json", "ranks"}
     assert "RL (final)" in capsys.readouterr().out
 
 
@@ -141,7 +143,7 @@ def test_the_folder_of_a_table_is_a_run_to_the_other_commands(runs):
     assert main(["report", "out"]) == 0
 
 
-def test_a_table_again_leaves_nothing_of_the_one_before(runs):
+def test_a_table_again_keeps_no_ranks_that_the_run_has_lost(runs):
     assert main(["table", "a", "b", "--output=out"]) == 0
     ranks_file("a", "SASRec", "", 1).unlink()
     assert main(["table", "b", "a", "--output=out"]) == 0
