@@ -23,6 +23,7 @@ __all__ = [
     "Comparison",
     "Entry",
     "comparison_csv",
+    "comparison_files",
     "comparison_latex",
     "comparison_markdown",
     "comparison_text",
@@ -211,8 +212,13 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
 
 def write_comparison(folder: str | Path, comparisons: Sequence[Comparison]) -> None:
     """Write ``comparison.md``, ``comparison.tex`` and ``comparison.csv`` into a folder that exists."""
-    for ending, table in (("md", comparison_markdown), ("tex", comparison_latex), ("csv", comparison_csv)):
-        write_atomically(Path(folder) / f"{COMPARISON_FILE}.{ending}", table(comparisons))
+    for path, table in zip(comparison_files(folder), (comparison_markdown, comparison_latex, comparison_csv)):
+        write_atomically(path, table(comparisons))
+
+
+def comparison_files(folder: str | Path) -> list[Path]:
+    """Where a folder keeps its paired tests: Markdown, LaTeX, CSV."""
+    return [Path(folder) / f"{COMPARISON_FILE}.{ending}" for ending in ("md", "tex", "csv")]
 
 
 def _note(comparisons: Sequence[Comparison]) -> str:

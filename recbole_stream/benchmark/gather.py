@@ -6,9 +6,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from recbole_stream.benchmark.comparison import comparison_files
 from recbole_stream.benchmark.curves import curves_file
 from recbole_stream.benchmark.ranks import ranks_file
-from recbole_stream.benchmark.results import COMMAND_FILE, Row, read_results, write_results
+from recbole_stream.benchmark.report import REPORT_FILE
+from recbole_stream.benchmark.results import COMMAND_FILE, RESULTS_FILE, Row, read_results, write_results
 from recbole_stream.errors import InputError
 
 __all__ = ["gather", "read_runs"]
@@ -46,27 +48,29 @@ def gather(parts: Sequence[tuple[Path, list[Row]]], folder: str | Path) -> None:
 
     Args:
         parts: from :func:`read_runs`.
-        folder: exists; what it gathered before is written over.
+        folder: exists; what it gathered before, and the tests and the page of that, are removed.
 
     Raises:
         InputError: the folder is that of a run.
     """
     if (Path(folder) / COMMAND_FILE).exists() or any(Path(folder).resolve() == run.resolve() for run, _ in parts):
         raise InputError(f"{folder} holds a run: name another folder for what several runs have.")
+    if (Path(folder) / RESULTS_FILE).exists():
+        # tests and page would be those of other rows
+        for file in [*_kept(folder, read_results(folder)), *comparison_files(folder), Path(folder) / REPORT_FILE]:
+            file.unlink(missing_ok=True)
     for run, rows in parts:
-        for row in rows:
-            _copy(*(ranks_file(place, row.model, row.stage, row.seed) for place in (run, folder)))
-        for model, seed in dict.fromkeys((row.model, row.seed) for row in rows):
-            _copy(*(curves_file(place, model, seed) for place in (run, folder)))
+        for source, target in zip(_kept(run, rows), _kept(folder, rows)):
+            if source.is_file():
+                target.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, target)
     write_results(folder, [row for _, rows in parts for row in rows], {})
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file; where there is none, there is none afterwards."""
-    target.unlink(missing_ok=True)
-    if source.is_file():
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, target)
+def _kept(folder: str | Path, rows: Sequence[Row]) -> list[Path]:
+    """Where a folder keeps the ranks and the curves of these rows; what a run kept none of is not there."""
+    ranks = [ranks_file(folder, row.model, row.stage, row.seed) for row in rows]
+    return ranks + [curves_file(folder, *of) for of in dict.fromkeys((row.model, row.seed) for row in rows)]
 
 
 def _read(run: str | Path) -> tuple[Path, list[Row]]:

@@ -151,6 +151,19 @@ def test_a_table_again_keeps_no_ranks_that_the_run_has_lost(runs):
     assert not ranks_file("out", "SASRec", "", 1).exists()
 
 
+def test_a_table_again_of_fewer_runs_keeps_nothing_of_the_others(runs):
+    write_curves(curves_file("b", "TIGER", 2), [{"stage": "", "valid": {}, "epoch": 0, "seconds": 1.0, "curves": []}])
+    assert main(["table", "a", "b", "--output=out"]) == 0
+    assert main(["compare", "out", "out", "--models=TIGER:STREAMRec", "--output=out"]) == 0
+    assert main(["report", "out"]) == 0
+    Path("out/notes.txt").write_text("mine")
+    assert main(["table", "a", "--output=out"]) == 0
+    assert {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()} == {
+        "results.json", "table.md", "table.tex", "table.csv", "ranks/TIGER-seed1.parquet", "ranks/SASRec-seed1.parquet",
+        "notes.txt",
+    }  # fmt: skip
+
+
 def test_some_models_of_a_run(runs):
     store("longer", 2, ["TIGER"])
     assert main(["table", "b", "longer", "--output=out"]) == 2
