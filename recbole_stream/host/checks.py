@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ def check_data(config: Config) -> None:
     """Check that the data set is there and has the columns a sequential model needs.
 
     Raises:
-        InputError: no such data set, no such file, or a column is missing.
+        InputError: no such data set, no such file, a header that RecBole cannot read, a column that is missing, or times
+            that are no numbers.
     """
     name, folder = config["dataset"], Path(config["data_path"])
     if not folder.exists():
@@ -50,24 +52,51 @@ def check_data(config: Config) -> None:
     for file in [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]:
         if not file.is_file():
             raise InputError(f"The data set {name!r} has no file {file}.")
+        _check_columns(file, config)
+
+
+def _check_columns(file: Path, config: Config) -> None:
+    """The header of an .inter file and the first of its lines."""
+    try:
         with open(file, encoding=config["encoding"] or "utf-8") as lines:
-            header = lines.readline().rstrip("\n").split(config["field_separator"])
-        columns = [column.split(":")[0] for column in header]
-        for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"):
-            if config[key] not in columns:
-                raise InputError(
-                    f"{file} has no column {config[key]!r} but {', '.join(columns)}: set {key} to the one that is meant."
-                )
-            loaded = (config["load_col"] or {}).get("inter", [config[key]])
-            if loaded != "*" and config[key] not in loaded:
-                raise InputError(f"load_col leaves out {config[key]!r}: add it to the list of inter.")
+            header, first = (lines.readline().rstrip("\n").split(config["field_separator"]) for _ in range(2))
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8: save it so, or set encoding to its own.") from None
+    if header[0].startswith("\ufeff"):
+        raise InputError(f"{file} begins with a byte order mark, which RecBole takes for a letter: save it without.")
+    types = dict(column.partition(":")[::2] for column in header)
+    keys = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
+    missing = [key for key in keys if config[key] not in types]
+    if missing:
+        raise InputError(
+            f"{file} has no column {', '.join(repr(config[key]) for key in missing)} but {', '.join(types)}: set "
+            f"{', '.join(missing)} to what is meant, or add it."
+        )
+    for key in keys:
+        column = config[key]
+        loaded = (config["load_col"] or {}).get("inter", [column])
+        if loaded != "*" and column not in loaded:
+            raise InputError(f"load_col leaves out {column!r}: add it to the list of inter.")
+        kind = "float" if key == "TIME_FIELD" else "token"
+        if types[column] != kind:
+            raise InputError(
+                f"The header of {file} says {':'.join(filter(None, (column, types[column])))}: it must be {column}:{kind}."
+            )
+    time = dict(zip(types, first)).get(config["TIME_FIELD"], "")
+    try:
+        float(time or 0)
+    except ValueError:
+        raise InputError(f"{file} has {time!r} as {config['TIME_FIELD']}: write times as numbers, such as seconds.") from None
 
 
 def check_users(dataset: Dataset) -> None:
-    """Check that leave-one-out gives every user a training, a validation and a test item.
+    """Check that leave-one-out gives every user something to train on and a test item, and some a validation item.
+
+    RecBole leaves one history of a user to train on before it takes any to validate with, so that with 3 interactions
+    there is none for that.
 
     Raises:
-        InputError: some user has fewer than 3 interactions.
+        InputError: some user has fewer than 3 interactions, or none has more.
     """
     if dataset.config["benchmark_filename"] is not None or "LS" not in dataset.config["eval_args"]["split"]:
         return
@@ -77,7 +106,15 @@ def check_users(dataset: Dataset) -> None:
         example = str(dataset.field2id_token[dataset.uid_field][few[0] + 1])
         raise InputError(
             f"{len(few)} users of {dataset.dataset_name} have fewer than 3 interactions (such as {example!r}), too few "
-            'for leave-one-out: set user_inter_num_interval to "[3,inf)".'
+            'for leave-one-out: set user_inter_num_interval to "[5,inf)", as is usual, or "[3,inf)".'
+        )
+    unseen = int((counts == 3).sum())
+    if unseen == len(counts):
+        raise InputError(f"No user of {dataset.dataset_name} has more than 3 interactions: none is left to validate with.")
+    if unseen:
+        getLogger().warning(
+            f"{unseen} of {len(counts)} users of {dataset.dataset_name} have 3 interactions: they are tested, but choose no "
+            'epoch, having no validation item; user_inter_num_interval "[4,inf)" leaves them out.'
         )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "integer",
     "known_keys",
     "list_of_strings",
+    "loaded_columns",
     "number",
     "one_of",
     "optional",
@@ -95,6 +96,15 @@ def preset_file(model: str, preset: str) -> Path | None:
         )
         raise InputError(f"preset is {preset!r}, but {model} has only: {', '.join(offered)}.")
     return path
+
+
+def loaded_columns(config: Mapping[str, Any]) -> dict[str, list[str]] | None:
+    """``load_col`` as the YAML files of ours write it, under the names that a data set has for user, item and time."""
+    names = {"user_id": "USER_ID_FIELD", "item_id": "ITEM_ID_FIELD", "timestamp": "TIME_FIELD"}
+    columns = config["load_col"]
+    if not columns or "inter" not in columns:
+        return columns
+    return columns | {"inter": [config[names[column]] if column in names else column for column in columns["inter"]]}
 
 
 # -- keys --------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 
@@ -11,11 +12,10 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
 from recbole_stream.data.samples import Samples
-from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_users
 from recbole_stream.host.keys import check_combinations
 from recbole_stream.text.encoder import encode_texts
-from recbole_stream.text.item_text import read_item_text
+from recbole_stream.text.item_text import read_item_text, text_columns
 from recbole_stream.tokenizer.neighbours import nearest_by_ids, nearest_items
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions
 from recbole_stream.tokenizer.semantic_ids import build_semantic_ids, read_semantic_ids
@@ -29,7 +29,6 @@ class SemanticIDDataset(SequentialDataset):
 
     Attributes:
         semantic_ids (SemanticIDs): row i is item i + 1.
-        similar (torch.Tensor): ``[item_num, similar_items]``, the most similar other items; row 0 unused.
         text (torch.Tensor): ``[item_num, D]``, embeddings of the items' texts, row 0 unused; None without text.
         encoder (dict): which text encoder was used and on how many items.
         fingerprint (str): of the items and their IDs; a checkpoint belongs to one fingerprint.
@@ -51,8 +50,7 @@ class SemanticIDDataset(SequentialDataset):
             path = os.path.normpath(os.path.join(self.dataset_path, config["semantic_ids_file"]))
             self.semantic_ids = read_semantic_ids(path, items, unique=config["unique_ids"], id_field=self.iid_field)
             self.encoder = {"encoder": None, "semantic_ids_file": config["semantic_ids_file"]}
-            neighbours = nearest_by_ids
-            vectors, self.text = self.semantic_ids.codes, None
+            self.text = None
         else:
             vectors = self._embed(items)
             self.text = torch.from_numpy(np.vstack([np.zeros_like(vectors[:1]), vectors]))
@@ -75,23 +73,36 @@ class SemanticIDDataset(SequentialDataset):
                     beta=config["rq_vae_beta"],
                 ),
             )
-            neighbours = nearest_items
-        if config["similar_items"]:  # TIGER has no such key
-            similar = neighbours(vectors, min(config["similar_items"], len(items) - 1)) + 1
-            self.similar = torch.from_numpy(np.vstack([np.zeros_like(similar[:1]), similar]))
         digest = hashlib.sha256("\n".join(items).encode())
         digest.update(self.semantic_ids.codes.tobytes())
         self.fingerprint = digest.hexdigest()[:16]
 
+    @functools.cached_property
+    def similar(self) -> torch.Tensor:
+        """The most similar other items, ``[item_num, similar_items]``; row 0 unused.
+
+        Looked for when first asked for: the work grows with the square of the number of items.
+        """
+        k = min(self.config["similar_items"], self.item_num - 2)
+        if self.text is None:
+            similar = nearest_by_ids(self.semantic_ids.codes, k) + 1
+        else:
+            similar = nearest_items(self.text[1:].numpy(), k, str(self.config["device"])) + 1
+        return torch.from_numpy(np.vstack([np.zeros_like(similar[:1]), similar]))
+
     def _embed(self, items: list[str]) -> np.ndarray:
         config = self.config
         path = os.path.join(self.dataset_path, f"{self.dataset_name}.item")
-        if not config["text_fields"]:
-            raise InputError(
-                f"{self.dataset_name} has no text to make semantic IDs from: set text_fields to columns of "
-                f"{path}, or semantic_ids_file to a table of own IDs."
-            )
-        texts = read_item_text(path, config["text_fields"], items, self.iid_field, config["field_separator"])
+        form = {
+            "id_field": self.iid_field,
+            "separator": config["field_separator"],
+            "encoding": config["encoding"] or "utf-8",
+        }
+        fields = config["text_fields"]
+        if fields is None:
+            fields = text_columns(path, **form)
+            self.logger.warning(f"text_fields is not set: item text is made of {', '.join(fields)}.")
+        texts = read_item_text(path, fields, items, **form)
         vectors, self.encoder = encode_texts(
             texts,
             config["text_encoder"],

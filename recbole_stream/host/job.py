@@ -24,7 +24,7 @@ from recbole_stream.benchmark.ranks import ranks_file, write_ranks
 from recbole_stream.benchmark.results import Row, run_environment
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_users
-from recbole_stream.host.configuration import check_keys, check_values, known_keys, properties_dir
+from recbole_stream.host.configuration import check_keys, check_values, known_keys, loaded_columns, properties_dir
 from recbole_stream.host.dataset import SemanticIDDataset
 from recbole_stream.host.keys import SHARED_RULES
 from recbole_stream.host.models import STREAMRec, TIGER
@@ -86,6 +86,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
         config_file_list=[str(file) for file in files],
         config_dict=given,
     )
+    if files and "load_col" not in given:
+        config["load_col"] = loaded_columns(config.final_config_dict)
     check_values(config, SHARED_RULES)
     _check_valid_metric(config)
     check_data(config)
@@ -150,6 +152,7 @@ def run_job(
         if is_first():
             save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
 
+    users = describe_users(train_data, valid_data, test_data)
     watch = Watch()
     fit(trainer, train_data, valid_data, watch, watch)
     outcomes = outcomes_of(trainer, watch)
@@ -157,7 +160,6 @@ def run_job(
     if is_first():
         write_curves(curves_file(folder, name, seed), [outcome.record() for outcome in outcomes])
 
-    users = describe_users(train_data, valid_data, test_data)
     rows, train_seconds = [], 0.0
     for outcome in outcomes:
         train_seconds += outcome.seconds

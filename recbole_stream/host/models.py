@@ -182,7 +182,9 @@ class STREAMRec(GenerativeRecommender):
         )
         self.candidates = config["candidates"]
         self.pretrain_similar = config["pretrain_similar"]
-        self.register_buffer("similar", dataset.similar, persistent=False)
+        asked = config["pretrain_similar"] or config["dpo_weight"] or config["reward_weights"]["ranking"]
+        similar = dataset.similar if asked else torch.zeros(dataset.item_num, 0, dtype=torch.long)
+        self.register_buffer("similar", similar, persistent=False)
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:

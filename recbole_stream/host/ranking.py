@@ -50,7 +50,7 @@ def _events(data: SequentialDataset) -> np.ndarray:
     """Training events of each item [n_items]: the targets, and the first item of each user, which is nobody's target."""
     features = data.inter_feat
     first = features[data.item_list_length_field] == 1
-    items = torch.cat([features[data.iid_field], features[data.item_id_list_field][first, 0]])
+    items = torch.cat([features[data.iid_field], features[data.iid_field + data.config["LIST_SUFFIX"]][first, 0]])
     return np.bincount(items.numpy(), minlength=data.item_num)
 
 

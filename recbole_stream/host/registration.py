@@ -18,6 +18,7 @@ from recbole_stream.host.configuration import (
     check_keys,
     check_values,
     known_keys,
+    loaded_columns,
     preset_file,
     properties_dir,
 )
@@ -103,6 +104,8 @@ def _hook_configuration() -> None:
         for file in _overlays(model, dataset, external.get("preset", "default")):
             self._update_internal_config_dict(file)
         if ours:
+            if "load_col" not in external:
+                self.internal_config_dict["load_col"] = loaded_columns({**self.internal_config_dict, **external})
             check_values({**self.internal_config_dict, **external}, RULES)
 
     resolve = Config._get_model_and_dataset

@@ -104,13 +104,18 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
             getLogger().info(f"{config['model']} with seed {config['seed']} was finished before.")
         else:
             waiting.append(config)
-    if address is None:
-        for config in waiting:
-            ended(config, run_job(*arguments(config)))
-    else:
-        from recbole_stream.host.cluster import run_jobs  # imports Ray
+    try:
+        if address is None:
+            for config in waiting:
+                ended(config, run_job(*arguments(config)))
+        else:
+            from recbole_stream.host.cluster import run_jobs  # imports Ray
 
-        run_jobs(waiting, arguments, ended, cpus, gpus)
+            run_jobs(waiting, arguments, ended, cpus, gpus)
+    except InputError:
+        if is_first() and not done and not (folder / "checkpoints").exists():
+            (folder / COMMAND_FILE).unlink()  # no run has begun: the corrected command may take the folder
+        raise
     rows = _ordered(done, names, configs)
     if not is_first():
         return rows

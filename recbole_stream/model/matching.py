@@ -41,7 +41,7 @@ class Matcher(nn.Module):
         self.project = None
         if text is not None:
             centred = text - text[1:].mean(0)
-            self.register_buffer("text", centred / centred[1:].std(), persistent=False)
+            self.register_buffer("text", centred / centred[1:].std().clamp(min=1e-6), persistent=False)
             self.project = Linear(text.shape[1], size)
             nn.init.normal_(self.project.weight, std=0.1 * text.shape[1] ** -0.5)
         self.norm = RMSNorm(size)

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from recbole_stream.errors import InputError
 
-__all__ = ["read_item_text"]
+__all__ = ["read_item_text", "text_columns"]
 
 _WAYS_OUT = "choose among them with `text_fields`, or bring your own IDs with `semantic_ids_file`"
 
 
+def text_columns(
+    path: str | Path, id_field: str = "item_id", separator: str = "\t", encoding: str = "utf-8"
+) -> list[str]:
+    """Columns of an atomic file that hold words: all tokens and sequences of tokens but the item's own, in their order.
+
+    Raises:
+        InputError: the file is not there, or has no such column.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"There is no item file {path} to make semantic IDs of: add it, or bring your own IDs with `semantic_ids_file`."
+        )
+    with _opened(path, encoding) as file:
+        header = [column.partition(":")[::2] for column in _cells(file.readline(), separator)]
+    columns = [name for name, kind in header if kind in ("token", "token_seq") and name != id_field]
+    if not columns:
+        raise InputError(
+            f"{path} has no column of words to make semantic IDs of, but {', '.join(name for name, _ in header)}: add one "
+            "such as title:token_seq, or bring your own IDs with `semantic_ids_file`."
+        )
+    return columns
+
+
 def read_item_text(
-    path: str | Path, fields: list[str], item_tokens: list[str], id_field: str = "item_id", separator: str = "\t"
+    path: str | Path,
+    fields: list[str],
+    item_tokens: list[str],
+    id_field: str = "item_id",
+    separator: str = "\t",
+    encoding: str = "utf-8",
 ) -> list[str]:
     """One text per item, its fields joined as sentences: "Toy Story. 1995. Comedy."
 
@@ -22,17 +53,19 @@ def read_item_text(
     Of several rows of one item the first counts.
 
     Args:
-        path: atomic file, header `name:type`, UTF-8.
+        path: atomic file, header `name:type`.
         fields: columns to use, in this order.
         item_tokens: the data set's items, by their tokens in the file.
         id_field: the column that holds the item token.
         separator: between columns.
+        encoding: of the file.
 
     Returns:
         texts, `[len(item_tokens)]`; "" for an item without a row or with only empty fields.
 
     Raises:
-        InputError: no file, no `fields`, a column that is not there, a row longer than the header.
+        InputError: no file, no `fields`, a column that is not there, a row longer than the header, another encoding,
+            or not one of the items.
     """
     path = Path(path)
     if not fields:
@@ -45,10 +78,14 @@ def read_item_text(
             f"There is no item file {path} to read `text_fields` {fields} from: add it, "
             "or bring your own IDs with `semantic_ids_file`."
         )
-    # newline="\n": a carriage return, form feed or U+2028 inside a title is not a line end.
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        columns = [name.split(":")[0] for name in file.readline().rstrip("\r\n").split(separator)]
-        missing = [name for name in [id_field, *fields] if name not in columns]
+    with _opened(path, encoding) as file:
+        columns = [name.split(":")[0] for name in _cells(file.readline(), separator)]
+        if id_field not in columns:
+            raise InputError(
+                f"{path} has no column {id_field}, which names the items as in the .inter file (ITEM_ID_FIELD): its "
+                f"columns are {', '.join(columns)}; rename one."
+            )
+        missing = [name for name in fields if name not in columns]
         if missing:
             raise InputError(
                 f"{path} has no column {', '.join(missing)}: its columns are {', '.join(columns)}; {_WAYS_OUT}."
@@ -57,9 +94,10 @@ def read_item_text(
         text_columns = [columns.index(name) for name in fields]
         wanted = dict.fromkeys(item_tokens, "")
         seen: set[str] = set()
+        cells = [""] * len(columns)
         for number, line in enumerate(file, start=2):
-            cells = line.rstrip("\r\n").split(separator)
-            if len(cells) > len(columns):
+            cells = _cells(line, separator)
+            if any(cells[len(columns) :]):
                 raise InputError(
                     f"Line {number} of {path} has {len(cells)} columns where the header has {len(columns)}: "
                     "take the separators out of its texts."
@@ -69,9 +107,35 @@ def read_item_text(
             if token in wanted and token not in seen:
                 seen.add(token)
                 wanted[token] = _sentences(cells[column] for column in text_columns)
+    if not seen:
+        raise InputError(
+            f"{path} has no row of any of the {len(item_tokens)} items: its {id_field} ({_example(cells[id_column])}) and "
+            f"that of the .inter file ({_example(*item_tokens)}) must be the same."
+        )
     return [wanted[token] for token in item_tokens]
 
 
 def _sentences(values) -> str:
     cleaned = (" ".join(value.split()) for value in values)
     return " ".join(value if value[-1] in ".!?" else f"{value}." for value in cleaned if value)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    return line.rstrip("\r\n").split(separator)
+
+
+def _example(*tokens: str) -> str:
+    return f"such as {tokens[0]!r}" if tokens and tokens[0] else "none"
+
+
+@contextmanager
+def _opened(path: str | Path, encoding: str) -> Iterator[TextIO]:
+    """The file, a byte order mark left out, its lines ended by line feeds alone: a carriage return, form feed or U+2028
+    inside a title is no end."""
+    with open(path, encoding="utf-8-sig" if encoding.lower() == "utf-8" else encoding, newline="\n") as file:
+        try:
+            yield file
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path} is not in {encoding} (byte {error.object[error.start]:#04x}): save it so, or set `encoding` to its own."
+            ) from None

@@ -128,6 +128,16 @@ def test_loss_of_a_stock_batch_has_a_gradient(small, similar):
     assert direct.start.grad.abs().sum() > 0  # the direct decoder does
 
 
+@pytest.mark.parametrize(("keys", "looked_for"), [({}, 0), ({"dpo_weight": 0.1}, 5), ({"pretrain_similar": 2}, 5)])
+def test_similar_items_are_looked_for_where_something_reads_them(small, keys, looked_for):
+    _, dataset, _, model = prepared("STREAMRec", small | keys)
+    assert tuple(model.similar.shape) == (dataset.item_num, looked_for)
+    if looked_for:
+        assert torch.equal(model.similar, dataset.similar)
+        closest = torch.nn.functional.cosine_similarity(dataset.text[1:], dataset.text[1:2])[1:].argmax() + 2
+        assert dataset.similar[1, 0] == closest
+
+
 def test_foreign_checkpoint_is_refused(small, tmp_path):
     _, _, _, model = prepared("TIGER", small)
     _, _, _, other = prepared("TIGER", small | {"seed": 7})
@@ -146,7 +156,7 @@ def test_foreign_checkpoint_is_refused(small, tmp_path):
         ({"codebook_sise": 32}, "did you mean 'codebook_size'"),
         ({"tokenizer": "vq"}, "tokenizer is 'vq', but must be one of"),
         ({"reasoning_steps": 0}, "reasoning_steps is 0"),
-        ({"text_fields": None}, "semantic_ids_file"),
+        ({"text_fields": []}, "semantic_ids_file"),
         ({"text_fields": ["titel"]}, "titel"),
         ({"TIME_FIELD": "when"}, "has no column 'when'"),
         ({"dataset": "tini"}, "did you mean tiny"),

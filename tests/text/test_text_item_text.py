@@ -3,7 +3,7 @@
 import pytest
 
 from recbole_stream.errors import InputError
-from recbole_stream.text.item_text import read_item_text
+from recbole_stream.text.item_text import read_item_text, text_columns
 
 HEADER = "item_id:token\ttitle:token_seq\tyear:token\tclass:token_seq\n"
 
@@ -74,3 +74,41 @@ def test_missing_file_empty_fields_and_long_row_are_input_errors(tmp_path):
 def test_other_separator_and_id_field(tmp_path):
     path = write(tmp_path, "x;Red\n", header="asin:token;color:token\n")
     assert read_item_text(path, ["color"], ["x"], id_field="asin", separator=";") == ["Red."]
+
+
+def test_empty_cells_beyond_the_header_are_no_columns(tmp_path):
+    path = write(tmp_path, "1\tOne\t1990\tA\t\n")
+    assert read_item_text(path, ["title"], ["1"]) == ["One."]
+
+
+def test_items_under_other_ids_are_named(tmp_path):
+    path = write(tmp_path, "i1\tOne\t\t\ni2\tTwo\t\t\n")
+    with pytest.raises(InputError, match=r"no row of any of the 2 items: its item_id \(such as 'i2'\) .* \(such as '1'\)"):
+        read_item_text(path, ["title"], ["1", "2"])
+    with pytest.raises(InputError, match=r"its item_id \(none\)"):
+        read_item_text(write(tmp_path, ""), ["title"], ["1", "2"])
+
+
+def test_missing_id_column_is_not_a_matter_of_text_fields(tmp_path):
+    path = write(tmp_path, "1\tOne\t1990\tA\n")
+    with pytest.raises(InputError, match="no column asin, which names the items") as caught:
+        read_item_text(path, ["title"], ["1"], id_field="asin")
+    assert "text_fields" not in str(caught.value)
+
+
+def test_other_encodings(tmp_path):
+    path = write(tmp_path, "1\tAmélie\t2001\tComédie\n", encoding="latin-1")
+    assert read_item_text(path, ["title"], ["1"], encoding="latin-1") == ["Amélie."]
+    with pytest.raises(InputError, match=r"is not in utf-8 \(byte 0xe9\): .*`encoding`"):
+        read_item_text(path, ["title"], ["1"])
+
+
+def test_columns_of_words(tmp_path):
+    header = "price:float\ttitle:token_seq\titem_id:token\tbrand:token\tvector:float_seq\n"
+    path = write(tmp_path, "", header=header)
+    assert text_columns(path) == ["title", "brand"]
+    assert text_columns(path, id_field="brand") == ["title", "item_id"]
+    with pytest.raises(InputError, match="no column of words .* but item_id, price: .*`semantic_ids_file`"):
+        text_columns(write(tmp_path, "", header="item_id:token\tprice:float\n"))
+    with pytest.raises(InputError, match="no item file .*nowhere.item .*`semantic_ids_file`"):
+        text_columns(tmp_path / "nowhere.item")
