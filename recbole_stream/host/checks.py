@@ -57,11 +57,12 @@ def check_data(config: Config) -> None:
 
 def _check_columns(file: Path, config: Config) -> None:
     """The header of an .inter file and the first of its lines."""
+    encoding = config["encoding"] or "utf-8"
     try:
-        with open(file, encoding=config["encoding"] or "utf-8") as lines:
+        with open(file, encoding=encoding) as lines:
             header, first = (lines.readline().rstrip("\n").split(config["field_separator"]) for _ in range(2))
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8: save it so, or set encoding to its own.") from None
+        raise InputError(f"{file} is not in {encoding}: save it so, or set encoding to its own.") from None
     if header[0].startswith("\ufeff"):
         raise InputError(f"{file} begins with a byte order mark, which RecBole takes for a letter: save it without.")
     types = dict(column.partition(":")[::2] for column in header)

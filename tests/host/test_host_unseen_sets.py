@@ -17,7 +17,7 @@ FIELDS = ["--USER_ID_FIELD=reader", "--ITEM_ID_FIELD=book", "--TIME_FIELD=when"]
 
 
 def renamed(data_path):
-    """The data set "tiny" under other names of its columns, the genres before the titles."""
+    """The data set "tiny" under other names of its columns."""
     for ending in ("inter", "item"):
         file = Path(data_path, "tiny", f"tiny.{ending}")
         header, body = file.read_text().split("\n", 1)
@@ -85,6 +85,13 @@ def test_files_that_cannot_be_used_are_one_sentence(header, rows, message, capsy
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_another_encoding_is_one_sentence(capsys):
+    arguments = inter(histories(5))
+    Path("data/own/own.inter").write_bytes("user_id:token\titem_id:token\ttimestamp:float\tpreço:float\n".encode("latin-1"))
+    assert main(arguments) == 2
+    assert "own.inter is not in utf-8: save it so, or set encoding to its own." in capsys.readouterr().err
 
 
 def test_a_corrected_command_may_use_the_same_folder(capsys):
