@@ -60,7 +60,7 @@ DATASET_KEYS = [
 # Keys that RecBole and its launchers read although none of its lists or YAML
 # files names them.
 _UNLISTED_KEYS = {
-    "model", "dataset", "config_files", "preset", "leave_out_seen", "max_train_seconds",
+    "model", "dataset", "config_files", "preset", "recipe", "leave_out_seen", "max_train_seconds",
     "plugins", "nproc", "ip", "port", "world_size", "group_offset", "offset", "local_rank",
     "encoding", "reg_weight", "tail_ratio",
     "mask_ratio", "ft_ratio", "eta", "beta",  # RecBole's transforms

@@ -74,8 +74,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
 
     files = []
     if model_class.type == ModelType.SEQUENTIAL:
-        preset = given.get("preset", "default")
-        files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, preset)]
+        files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, given)]
     ours = issubclass(model_class, (TIGER, STREAMRec))
     keys = _read([*model_files(name), *files]) | given
     if not ours and model_class.type == ModelType.SEQUENTIAL and keys.get("loss_type") == "CE":

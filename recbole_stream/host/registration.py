@@ -8,10 +8,12 @@ through ``importlib`` and so honours ``sys.modules``; ``get_trainer`` and
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import (
@@ -101,7 +103,7 @@ def _hook_configuration() -> None:
         if ours:
             check_keys(external, known_keys(model), model)
             self.internal_config_dict["preset"] = "default"
-        for file in _overlays(model, dataset, external.get("preset", "default")):
+        for file in _overlays(model, dataset, external):
             self._update_internal_config_dict(file)
         if ours:
             if "load_col" not in external:
@@ -126,8 +128,8 @@ def _ours(model: str) -> str | None:
     return names[-1] if names and names[-1] in MODELS else None
 
 
-def _overlays(model: str, dataset: str, preset: str) -> Iterator[Path]:
-    """Yield our YAML files for one run, the later ones overriding the earlier.
+def _overlays(model: str, dataset: str, given: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield our YAML files for one run, the later ones overriding the earlier; ``given`` are the user's keys.
 
     A stock model on a data set that RecBole describes itself keeps RecBole's description: importing the
     plugin changes nobody's benchmark. ``run_recbole.py`` passes ours on to every model of its table.
@@ -137,18 +139,32 @@ def _overlays(model: str, dataset: str, preset: str) -> Iterator[Path]:
     ours, classes = _ours(model), lineage(model)
     if classes and not classes[-1].__module__.startswith("recbole."):  # whose own file RecBole has read
         yield from model_files(model)
-    overlay = preset_file(ours, preset) if ours else None
+    overlay = preset_file(ours, given.get("preset", "default")) if ours else None
     if overlay is not None:
         yield overlay
     theirs = Path(recbole.__file__).parent / "properties" / "dataset" / f"{dataset}.yaml"
     if ours or not theirs.is_file():
-        yield from dataset_files(model, dataset, preset)
+        yield from dataset_files(model, dataset, given)
 
 
-def dataset_files(model: str, dataset: str, preset: str) -> list[Path]:
-    """Our YAML of a data set and, for the default preset, the recipes of the model and of those it derives from on it;
-    those that there are."""
-    files = [properties_dir() / "dataset" / f"{dataset}.yaml"]
-    if preset == "default":
-        files += [properties_dir() / "recipe" / dataset / f"{base.__name__}.yaml" for base in lineage(model)]
-    return [file for file in files if file.is_file()]
+def dataset_files(model: str, dataset: str, given: Mapping[str, Any]) -> list[Path]:
+    """Our YAML of a data set, and the recipes of the model and of those it derives from; those that there are.
+
+    A recipe holds tuned keys. The user's ``recipe`` names the folder of them, else that of the data set's YAML, else
+    the folder is the data set's own. A preset other than the default has keys of its own in their place.
+
+    Raises:
+        InputError: there is no recipe of that name.
+    """
+    description = properties_dir() / "dataset" / f"{dataset}.yaml"
+    files = [description] if description.is_file() else []
+    recipes = properties_dir() / "recipe"
+    keys = (yaml.safe_load(description.read_text(encoding="utf-8")) if files else {}) | given
+    recipe = keys.get("recipe", dataset)
+    offered = sorted(folder.name for folder in recipes.iterdir() if folder.is_dir())
+    if "recipe" in keys and recipe is not None and recipe not in offered:
+        raise InputError(f"recipe is {recipe!r}, but there are only: {', '.join(offered)}.")
+    if recipe in offered and not (_ours(model) and given.get("preset", "default") != "default"):
+        tuned = [recipes / recipe / f"{base.__name__}.yaml" for base in lineage(model)]
+        files += [file for file in tuned if file.is_file()]
+    return files

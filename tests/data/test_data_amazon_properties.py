@@ -31,7 +31,7 @@ def test_keys_are_known_and_commented(path):
     from recbole.utils.argument_list import dataset_arguments, evaluation_arguments
 
     sample = read(Path(recbole.__file__).parent / "properties" / "dataset" / "sample.yaml")
-    known = {*sample, *dataset_arguments, *evaluation_arguments, "text_fields", "semantic_ids_file"}
+    known = {*sample, *dataset_arguments, *evaluation_arguments, "text_fields", "semantic_ids_file", "recipe"}
     assert set(read(path)) <= known
     for line in path.read_text(encoding="utf-8").splitlines():
         if re.match(r"\w+:", line):
@@ -44,6 +44,8 @@ def test_every_set_is_loaded_as_the_paper_does(path):
     assert values["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}
     assert values["MAX_ITEM_LIST_LENGTH"] == 20
     assert values["eval_args"] == {"split": {"LS": "valid_and_test"}, "order": "TO", "group_by": "user", "mode": "full"}
+    # Keys that were tuned on one Amazon set serve all of them, and no other data.
+    assert values.get("recipe", path.stem) == ("ml-100k" if path.stem == "ml-100k" else "amazon-scientific-2018")
     # Item content comes from text or from ready-made IDs, never from both.
     assert ("text_fields" in values) != ("semantic_ids_file" in values)
 

@@ -129,6 +129,24 @@ def test_the_paper_preset_lies_between_ours_and_the_users():
         configure("STREAMRec", preset="papr")
 
 
+def test_tuned_keys_come_from_the_sets_own_recipe_or_from_the_one_named():
+    assert [configure("SASRec", name)["hidden_size"] for name in ("amazon-scientific-2018", "amazon-beauty-2014")] == [128, 128]
+    assert configure("SASRec", "my-own-set")["hidden_size"] == 64  # RecBole's
+    assert configure("SASRec", "my-own-set", recipe="amazon-scientific-2018")["hidden_size"] == 128
+    assert configure("SASRec", "amazon-beauty-2014", recipe=None)["hidden_size"] == 64
+    assert configure("SASRec", "my-own-set", recipe="amazon-scientific-2018", hidden_size=32)["hidden_size"] == 32
+    assert configure("Caser", "my-own-set", recipe="amazon-scientific-2018", train_neg_sample_args=None)["nh"] == 8  # no file
+    assert [configure("TIGER", name)["epochs"] for name in ("ml-100k", "my-own-set")] == [12, 40]
+    assert configure("TIGER", "my-own-set", recipe="ml-100k")["epochs"] == 12
+    with pytest.raises(InputError, match="^recipe is 'amazon', but there are only: amazon-scientific-2018, ml-100k.$"):
+        configure("SASRec", "my-own-set", recipe="amazon")
+
+
+def test_the_paper_preset_leaves_out_recipes_of_our_models_alone():
+    assert configure("TIGER", "ml-100k", preset="paper")["epochs"] != 12
+    assert configure("SASRec", preset="paper")["hidden_size"] == 128  # the baselines of the paper's rows are tuned ones
+
+
 def test_a_key_or_value_that_cannot_be_stops_before_any_data_is_read():
     with pytest.raises(InputError, match="^Unknown key 'beam_sise': did you mean 'beam_size'\\?$"):
         configure("TIGER", data_path="/nowhere", beam_sise=3)
