@@ -43,6 +43,7 @@ __all__ = [
     "preset_file",
     "properties_dir",
     "quiet_argv",
+    "read_keys",
 ]
 
 # Keys that decide what a filtered dataset contains and that RecBole leaves out
@@ -110,6 +111,14 @@ def loaded_columns(config: Mapping[str, Any]) -> dict[str, list[str]] | None:
 # -- keys --------------------------------------------------------------------
 
 
+def read_keys(files: Iterable[Path]) -> dict[str, Any]:
+    """The keys of YAML files, of which later ones win."""
+    keys: dict[str, Any] = {}
+    for file in files:
+        keys |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return keys
+
+
 def known_keys(model: str) -> set[str]:
     """Return every configuration key that has a meaning for ``model``.
 
@@ -138,10 +147,7 @@ def known_keys(model: str) -> set[str]:
         argument_list.evaluation_arguments,
         argument_list.dataset_arguments,
     )
-    for file in files:
-        if file.is_file():
-            keys.update(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    return keys
+    return keys.union(read_keys(file for file in files if file.is_file()))
 
 
 def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,14 @@ from recbole_stream.benchmark.ranks import ranks_file, write_ranks
 from recbole_stream.benchmark.results import Row, run_environment
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_users
-from recbole_stream.host.configuration import check_keys, check_values, known_keys, loaded_columns, properties_dir
+from recbole_stream.host.configuration import (
+    check_keys,
+    check_values,
+    known_keys,
+    loaded_columns,
+    properties_dir,
+    read_keys,
+)
 from recbole_stream.host.dataset import SemanticIDDataset
 from recbole_stream.host.keys import SHARED_RULES
 from recbole_stream.host.models import STREAMRec, TIGER
@@ -76,7 +83,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     if model_class.type == ModelType.SEQUENTIAL:
         files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, given)]
     ours = issubclass(model_class, (TIGER, STREAMRec))
-    keys = _read([*model_files(name), *files]) | given
+    keys = read_keys([*model_files(name), *files]) | given
     if not ours and model_class.type == ModelType.SEQUENTIAL and keys.get("loss_type") == "CE":
         given.setdefault("train_neg_sample_args", None)  # RecBole insists; cross-entropy takes no negatives
     config = Config(
@@ -119,14 +126,6 @@ def given_keys(options: Mapping[str, Any]) -> dict[str, Any]:
             raise InputError(f"There is no configuration file {file}.")
         given |= yaml.safe_load(Path(file).read_text()) or {}
     return given | {key: value for key, value in options.items() if key not in _RUN_KEYS}
-
-
-def _read(files: Iterable[Path]) -> dict[str, Any]:
-    """The keys of YAML files, of which later ones win."""
-    keys: dict[str, Any] = {}
-    for file in files:
-        keys |= yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    return keys
 
 
 def run_job(

@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import (
     check_keys,
@@ -23,6 +21,7 @@ from recbole_stream.host.configuration import (
     loaded_columns,
     preset_file,
     properties_dir,
+    read_keys,
 )
 from recbole_stream.host.keys import RULES
 from recbole_stream.host.plugins import lineage, model_files, plugin_list, register_plugins
@@ -159,7 +158,7 @@ def dataset_files(model: str, dataset: str, given: Mapping[str, Any]) -> list[Pa
     description = properties_dir() / "dataset" / f"{dataset}.yaml"
     files = [description] if description.is_file() else []
     recipes = properties_dir() / "recipe"
-    keys = (yaml.safe_load(description.read_text(encoding="utf-8")) if files else {}) | given
+    keys = read_keys(files) | given
     recipe = keys.get("recipe", dataset)
     offered = sorted(folder.name for folder in recipes.iterdir() if folder.is_dir())
     if "recipe" in keys and recipe is not None and recipe not in offered:
