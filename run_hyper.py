@@ -6,7 +6,7 @@ import sys
 # as in run_recbole.py: threads that wait soon fall asleep; to be set before torch loads
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-from recbole_stream.host.tuning import main  # noqa: E402
+from recbole_stream.host.tuning.sweep import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import ablation, controls, scaling, unseen
-from recbole_stream.benchmark.results import write_atomically
 from recbole_stream.errors import InputError
+from recbole_stream.reporting.results import write_atomically
 
 EXPERIMENTS = {
     "ablation": ablation.ablate,

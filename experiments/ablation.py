@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 
 from experiments.runs import Loaded, load, metrics, rank_targets
-from recbole_stream.benchmark.results import read_results
 from recbole_stream.model.deliberation import VIEWS
-from recbole_stream.training.deliberate import learn_to_deliberate
+from recbole_stream.reporting.results import read_results
+from recbole_stream.training.fit_views import learn_to_deliberate
 
 __all__ = ["ablate"]
 
-ALONE = ("generation", "state", "memory", "content")
+ALONE = ("likelihood", "matching", "transitions", "text")
 
 
 def ablate(run: Path, seed: int) -> pd.DataFrame:
@@ -38,21 +38,25 @@ def ablate(run: Path, seed: int) -> pd.DataFrame:
     loaded = load(run, f"STREAMRec-seed{seed}-Deliberation")
     slow = loaded.model.network.deliberation
     trained = {
-        row.stage: row.train_seconds
-        for row in read_results(run)
-        if row.model == "STREAMRec" and row.seed == seed
+        row.stage: row.train_seconds for row in read_results(run) if row.model == "STREAMRec" and row.seed == seed
     }
-    seconds = {"generation": trained["RL"], "state": trained["States"] - trained["RL"]}
+    seconds = {"likelihood": trained["RL"], "matching": trained["States"] - trained["RL"]}
     views = [view for view, used in zip(VIEWS, slow.used) if used]
     choices = {"all": (views, True)}
     choices |= {f"without {off}": ([view for view in views if view != off], True) for off in views}
     choices["without verifier"] = (views, False)
-    choices |= {f"{view} and seen, no verifier": ([view, "seen"], False) for view in ALONE if {view, "seen"} <= set(views)}
+    choices |= {
+        f"{view} and repeats, no verifier": ([view, "repeats"], False)
+        for view in ALONE
+        if {view, "repeats"} <= set(views)
+    }
     lines = []
     for name, (kept, verified) in choices.items():
         part = copy.deepcopy(slow)
         part.switch_off([view for view in VIEWS if view not in kept])
-        part.weights.copy_(part.first_weights())  # of those fitted, generation's may be 0: nothing would be generated
+        part.weights.copy_(
+            part.first_weights()
+        )  # of those fitted, the likelihood's may be 0: nothing would be generated
         if not verified:
             part.verifier = None
         loaded.model.network.deliberation = part
@@ -76,4 +80,6 @@ def _measure(loaded: Loaded, seconds: float) -> dict[str, float]:
     for split, found in (("valid", metrics(learnt.ranks)), ("test", metrics(ranks))):
         line |= {f"{split} {metric}": found[metric] for metric in ("ndcg@10", "recall@10")}
     line |= {"train s": seconds + learning, "rank s/1000 users": 1000 * ranking / len(ranks)}
-    return line | {f"weight of {view}": float(weight) for view, weight in zip(VIEWS, model.network.deliberation.weights)}
+    return line | {
+        f"weight of {view}": float(weight) for view, weight in zip(VIEWS, model.network.deliberation.weights)
+    }

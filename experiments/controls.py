@@ -22,7 +22,7 @@ from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.finetune import Finetune
 from recbole_stream.training.loop import train_stage
-from recbole_stream.training.weigh import ranks_among
+from recbole_stream.training.view_weights import ranks_among
 
 __all__ = ["control", "replace_traces", "sum_of_two"]
 

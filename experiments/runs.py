@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import recbole_stream  # noqa: F401  registers the models; without Ray, quick_start imports only after this
+
+# isort: split
 import numpy as np
 import torch
-from torch import Tensor
-
-import recbole_stream  # noqa: F401  registers the models
 from recbole.config import Config
 from recbole.quick_start import load_data_and_model
+from torch import Tensor
+
 from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
-from recbole_stream.host.models import STREAMRec, TIGER
-from recbole_stream.host.ranking import hit_ranks
+from recbole_stream.host.models import TIGER, STREAMRec
+from recbole_stream.host.run.ranking import hit_ranks
 
 __all__ = ["TOP", "Loaded", "distinct", "load", "metrics", "rank_targets"]
 

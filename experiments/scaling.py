@@ -16,13 +16,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments.runs import distinct, load, metrics
-from recbole_stream.benchmark.plots import plot_scaling
 from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.beam import beam_search, score_shared_items
 from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.streamrec import STREAMRecModel
-from recbole_stream.training.weigh import ranks_among
+from recbole_stream.reporting.plots import plot_scaling
+from recbole_stream.training.view_weights import ranks_among
 
 __all__ = ["rank_by_paths", "rank_by_steps", "scale"]
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import recbole_stream  # noqa: F401  registers the models; without Ray, quick_start imports only after this
+
+# isort: split
 import pandas as pd
 from recbole.quick_start import load_data_and_model
 from recbole.utils import get_trainer
 
-import recbole_stream  # noqa: F401  registers the models
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.seen import leave_out_seen
@@ -29,7 +31,9 @@ def leave_out(run: Path, seed: int) -> pd.DataFrame:
     """
     files = sorted((run / "checkpoints").glob(f"*-seed{seed}*.pth"))
     if not files:
-        raise InputError(f"{run / 'checkpoints'} has no checkpoint of seed {seed}: name the folder of a run and its seed.")
+        raise InputError(
+            f"{run / 'checkpoints'} has no checkpoint of seed {seed}: name the folder of a run and its seed."
+        )
     lines = []
     for file in files:
         with quiet_argv():
@@ -37,7 +41,9 @@ def leave_out(run: Path, seed: int) -> pd.DataFrame:
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
         trainer.eval_collector.data_collect(train)
         name, stage = file.stem.split(f"-seed{seed}", 1)
-        line: dict[str, object] = {"model": name if stage == f"-{name}" else name + stage}  # one stage: the model's name
+        line: dict[str, object] = {
+            "model": name if stage == f"-{name}" else name + stage
+        }  # one stage: the model's name
         for rule in ("as trained", "unseen only"):
             if rule == "unseen only":
                 leave_out_seen(model)

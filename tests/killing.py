@@ -29,7 +29,7 @@ from pathlib import Path
 
 import torch
 
-from recbole_stream.host.commands import main
+from recbole_stream.host.run.commands import main
 
 
 def die() -> None:

@@ -48,10 +48,15 @@ def test_the_first_command_trains_on_ml_100k_and_writes_the_table(tmp_path):
 
 
 def test_the_python_example_of_an_existing_benchmark_imports():
-    (example,) = re.findall(r"^```python\n(import recbole_stream  #.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (example,) = re.findall(
+        r"^```python\n(import recbole_stream  #.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
+    )
     imports = [line for line in example.splitlines() if "import" in line]
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join(imports)], capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", "\n".join(imports)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
 
@@ -74,6 +79,10 @@ def test_every_key_of_a_model_file_has_a_rule_or_is_recboles():
               *argument_list.dataset_arguments}  # fmt: skip
     for file in (ROOT / "properties" / "model").glob("*.yaml"):
         assert set(yaml.safe_load(file.read_text())) <= set(RULES) | theirs, file
-    written = {key for name in ("TIGER", "STREAMRec") for key in yaml.safe_load((ROOT / f"properties/model/{name}.yaml").read_text())}
+    written = {
+        key
+        for name in ("TIGER", "STREAMRec")
+        for key in yaml.safe_load((ROOT / f"properties/model/{name}.yaml").read_text())
+    }
     assert set(RULES) - written == {"text_fields", *SHARED_RULES}  # which belong to the data set and to all models
     assert set(SHARED_RULES) <= set(yaml.safe_load((ROOT / "properties/run.yaml").read_text()))

@@ -1,1 +1,1 @@
-"""Result rows, tables and plots."""
+"""The old name of :mod:`recbole_stream.reporting`, for one release."""

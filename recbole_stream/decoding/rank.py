@@ -7,7 +7,7 @@ from torch import Tensor
 
 from recbole_stream.decoding.beam import beam_search, score_items
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.model.memory import keep_freed_memory
+from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel

@@ -15,7 +15,7 @@ from recbole.config import Config
 from recbole.data.dataset import Dataset
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.repairs import ray_is_installed
+from recbole_stream.host.repairs.repairs import ray_is_installed
 
 __all__ = ["check_data", "check_ray", "check_share", "check_users", "locate_data"]
 
@@ -87,7 +87,9 @@ def _check_columns(file: Path, config: Config) -> None:
     try:
         float(time or 0)
     except ValueError:
-        raise InputError(f"{file} has {time!r} as {config['TIME_FIELD']}: write times as numbers, such as seconds.") from None
+        raise InputError(
+            f"{file} has {time!r} as {config['TIME_FIELD']}: write times as numbers, such as seconds."
+        ) from None
 
 
 def check_users(dataset: Dataset) -> None:
@@ -111,7 +113,9 @@ def check_users(dataset: Dataset) -> None:
         )
     unseen = int((counts == 3).sum())
     if unseen == len(counts):
-        raise InputError(f"No user of {dataset.dataset_name} has more than 3 interactions: none is left to validate with.")
+        raise InputError(
+            f"No user of {dataset.dataset_name} has more than 3 interactions: none is left to validate with."
+        )
     if unseen:
         getLogger().warning(
             f"{unseen} of {len(counts)} users of {dataset.dataset_name} have 3 interactions: they are tested, but choose no "

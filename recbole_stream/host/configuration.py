@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.plugins import model_files
+from recbole_stream.host.paths import model_files, properties_dir
 
 __all__ = [
     "DATASET_KEYS",
@@ -41,7 +41,6 @@ __all__ = [
     "optional",
     "parse_command_line",
     "preset_file",
-    "properties_dir",
     "quiet_argv",
     "read_keys",
 ]
@@ -69,16 +68,6 @@ _UNLISTED_KEYS = {
 
 
 # -- where the YAML files are ------------------------------------------------
-
-
-def properties_dir() -> Path:
-    """Return the folder of our YAML files.
-
-    It lies beside the package in a checkout and inside it in a wheel.
-    """
-    package = Path(__file__).resolve().parents[1]
-    inside = package / "properties"
-    return inside if inside.is_dir() else package.parent / "properties"
 
 
 def preset_file(model: str, preset: str) -> Path | None:
@@ -171,9 +160,7 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
         near = difflib.get_close_matches(str(key), sorted(known), n=1)
         if near:
             raise InputError(f"Unknown key {key!r}: did you mean {near[0]!r}?")
-        raise InputError(
-            f"Unknown key {key!r}: properties/model/{model}.yaml explains the keys there are."
-        )
+        raise InputError(f"Unknown key {key!r}: properties/model/{model}.yaml explains the keys there are.")
 
 
 def _own_keys() -> dict[str, set[str]]:
@@ -197,18 +184,12 @@ def integer(minimum: int | None = None, maximum: int | None = None) -> Rule:
     """A whole number within the bounds, which are included; True and 2.0 are none."""
 
     def accepts(value: Any) -> bool:
-        return (
-            isinstance(value, Integral)
-            and not isinstance(value, bool)
-            and _within(value, minimum, maximum)
-        )
+        return isinstance(value, Integral) and not isinstance(value, bool) and _within(value, minimum, maximum)
 
     return Rule("a whole number" + _bounds(minimum, maximum), accepts)
 
 
-def number(
-    minimum: float | None = None, maximum: float | None = None, above: float | None = None
-) -> Rule:
+def number(minimum: float | None = None, maximum: float | None = None, above: float | None = None) -> Rule:
     """A finite number; ``minimum`` and ``maximum`` are included, ``above`` is not."""
 
     def accepts(value: Any) -> bool:

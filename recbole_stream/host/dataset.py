@@ -19,7 +19,7 @@ from recbole_stream.text.item_text import read_item_text, text_columns
 from recbole_stream.tokenizer.neighbours import nearest_by_ids, nearest_items
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions
 from recbole_stream.tokenizer.semantic_ids import build_semantic_ids, read_semantic_ids
-from recbole_stream.training.processes import from_first, is_first
+from recbole_stream.training.processes import broadcast, is_first
 
 __all__ = ["STREAMRecDataset", "SemanticIDDataset", "TIGERDataset", "samples_of"]
 
@@ -39,7 +39,7 @@ class SemanticIDDataset(SequentialDataset):
         check_data(config)
         super().__init__(config)
         check_users(self)
-        from_first(self._attach_semantic_ids)
+        broadcast(self._attach_semantic_ids)
         if not is_first():
             self._attach_semantic_ids()  # what the first process has computed is in the cache now
 

@@ -23,7 +23,16 @@ from recbole_stream.host.configuration import (
 from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.training.reinforce import REWARDS
 
-__all__ = ["RULES", "SHARED_RULES", "check_combinations"]
+__all__ = ["RULES", "SHARED_RULES", "check_combinations", "view_names"]
+
+# names of views before version 0.2, which views_off understands until 0.3
+_OLD_VIEWS = {
+    "generation": "likelihood",
+    "state": "matching",
+    "memory": "transitions",
+    "content": "text",
+    "seen": "repeats",
+}
 
 _positive, _count, _share = integer(minimum=1), integer(minimum=0), number(minimum=0, maximum=1)
 _rate, _weight = number(above=0, maximum=1), number(minimum=0)
@@ -103,10 +112,12 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "reward_normalisation": one_of("sum", "each"),
     "reward_weights": Rule(
         f"a dict of numbers of at least 0, not all 0, for {', '.join(REWARDS)}",
-        lambda value: isinstance(value, dict)
-        and set(value) == set(REWARDS)
-        and all(_weight.accepts(weight) for weight in value.values())
-        and any(value.values()),
+        lambda value: (
+            isinstance(value, dict)
+            and set(value) == set(REWARDS)
+            and all(_weight.accepts(weight) for weight in value.values())
+            and any(value.values())
+        ),
     ),
     "reinforce_positions": one_of("thinking", "all"),
     # deliberation
@@ -123,7 +134,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "verifier_size": _count,
     "views_off": Rule(
         f"a list of some of {', '.join(VIEWS)}, but not all",
-        lambda value: value is None or (isinstance(value, list) and set(value) < set(VIEWS)),
+        lambda value: value is None or (isinstance(value, list) and set(view_names(value)) < set(VIEWS)),
     ),
     # training and ranking
     "train_batch_size": integer(minimum=2),
@@ -141,6 +152,11 @@ RULES: dict[str, Rule] = SHARED_RULES | {
 }
 
 
+def view_names(views_off: list[str] | None) -> tuple[str, ...]:
+    """The views that ``views_off`` names, old names replaced by today's."""
+    return tuple(_OLD_VIEWS.get(view, view) for view in views_off or ())
+
+
 def check_combinations(config: Mapping[str, Any]) -> None:
     """Check what no single key shows.
 
@@ -149,7 +165,9 @@ def check_combinations(config: Mapping[str, Any]) -> None:
     """
     written, kept = config["pretrain_similar"], config["similar_items"]
     if written and written > kept:  # TIGER has neither
-        raise InputError(f"pretrain_similar is {written}, but similar_items keeps only {kept}: set that to at least {written}.")
+        raise InputError(
+            f"pretrain_similar is {written}, but similar_items keeps only {kept}: set that to at least {written}."
+        )
     if config["beam_size"] < max(config["topk"]):
         raise InputError(
             f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "

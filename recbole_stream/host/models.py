@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from recbole_stream.data.samples import Batch
 from recbole_stream.decoding.beam import fill_scores
-from recbole_stream.decoding.deliberate import deliberate, rank_by_states, view_scores
 from recbole_stream.decoding.rank import item_log_probs, rank_items
+from recbole_stream.decoding.rank_by_views import deliberate, rank_by_states, view_scores
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import SemanticIDDataset, samples_of
+from recbole_stream.host.keys import view_names
 from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
@@ -150,7 +151,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             recency,
         ),
         content,
-        config["views_off"] or (),
+        view_names(config["views_off"]),
         verifier,
     )
 
@@ -201,7 +202,7 @@ class STREAMRec(GenerativeRecommender):
         """What that takes: the reference and the reasoning head only serve training."""
         network, slow = self.network, self.network.deliberation
         writer = [network.tokens, network.encoder, network.decoder]
-        if self.ranking == "generation":
+        if self.ranking == "likelihood":
             return writer
         return [*writer, slow] if self.ranking == "deliberation" and slow.generates else [slow]
 

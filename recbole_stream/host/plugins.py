@@ -10,7 +10,7 @@ from types import ModuleType
 
 from recbole_stream.errors import InputError
 
-__all__ = ["lineage", "model_files", "plugin_list", "register_plugins"]
+__all__ = ["plugin_list", "register_plugins"]
 
 
 def plugin_list(value: str | Iterable[str] | None) -> list[str]:
@@ -39,7 +39,9 @@ def register_plugins(files: Iterable[str]) -> None:
         models = [
             value
             for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, AbstractRecommender) and value.__module__ == module.__name__
+            if isinstance(value, type)
+            and issubclass(value, AbstractRecommender)
+            and value.__module__ == module.__name__
         ]
         if not models:
             raise InputError(f"{file} has no model: derive a class from TIGER, STREAMRec or a recommender of RecBole.")
@@ -90,31 +92,3 @@ def _load(file: Path) -> ModuleType:
         words = " ".join(str(fault).split())
         raise InputError(f"{file} cannot be imported ({type(fault).__name__}: {words}): correct it.") from fault
     return module
-
-
-def lineage(model: str) -> list[type]:
-    """A model's classes, those it derives from first; empty for a name that means no model."""
-    from recbole.utils import get_model
-
-    try:
-        return get_model(model).__mro__[::-1]
-    except (ValueError, AttributeError, ImportError):
-        return []
-
-
-def model_files(model: str) -> list[Path]:
-    """The YAML files of a model's keys, those of the models it derives from first.
-
-    They lie in RecBole's folder or ours, and those of a plugin's model beside its file.
-    """
-    import recbole
-
-    from recbole_stream.host.configuration import properties_dir
-
-    files = []
-    for base in lineage(model):
-        code = getattr(sys.modules.get(base.__module__), "__file__", None)
-        folders = [Path(recbole.__file__).parent / "properties" / "model", properties_dir() / "model"]
-        folders += [Path(code).parent] if code else []
-        files += [folder / f"{base.__name__}.yaml" for folder in folders]
-    return [file for file in files if file.is_file()]

@@ -20,11 +20,11 @@ from recbole_stream.host.configuration import (
     known_keys,
     loaded_columns,
     preset_file,
-    properties_dir,
     read_keys,
 )
 from recbole_stream.host.keys import RULES
-from recbole_stream.host.plugins import lineage, model_files, plugin_list, register_plugins
+from recbole_stream.host.paths import lineage, model_files, properties_dir
+from recbole_stream.host.plugins import plugin_list, register_plugins
 
 __all__ = ["MODELS", "check_recbole", "installed_recbole", "properties_dir", "register"]
 
@@ -42,7 +42,7 @@ def register() -> None:
         InputError: RecBole is not installed, or not in the supported version.
     """
     check_recbole(installed_recbole())
-    from recbole_stream.host import repairs
+    from recbole_stream.host.repairs import repairs
 
     repairs.apply()
     _hook_configuration()
@@ -66,9 +66,7 @@ def check_recbole(version: str | None) -> None:
     if version is None:
         raise InputError(f"RecBole is not installed: run {_INSTALL}.")
     if version != SUPPORTED_RECBOLE:
-        raise InputError(
-            f"RecBole {version} is installed, but only {SUPPORTED_RECBOLE} is supported: run {_INSTALL}."
-        )
+        raise InputError(f"RecBole {version} is installed, but only {SUPPORTED_RECBOLE} is supported: run {_INSTALL}.")
 
 
 def _register_classes() -> None:

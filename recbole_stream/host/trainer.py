@@ -15,12 +15,12 @@ from tqdm import tqdm
 from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
-from recbole_stream.host.models import STREAMRec, TIGER
-from recbole_stream.host.resume import checkpoint_file, stage_progress
-from recbole_stream.training.deliberate import Match, learn_to_deliberate
+from recbole_stream.host.models import TIGER, STREAMRec
+from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
+from recbole_stream.training.fit_views import Match, learn_to_deliberate
 from recbole_stream.training.loop import Objective, StageResult, train_stage
-from recbole_stream.training.processes import add_up, from_first, processes, rank
+from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
 from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
 from recbole_stream.training.schedule import Schedule
 
@@ -179,7 +179,7 @@ class GenerativeTrainer(Trainer):
         if self._needs_matrices(eval_data):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
-            from_first(lambda: None)  # which has written it by then
+            broadcast(lambda: None)  # which has written it by then
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
         return self._measure(self._hits(eval_data, show_progress))
@@ -203,12 +203,12 @@ class GenerativeTrainer(Trainer):
         unknown = torch.ones(len(samples), dtype=torch.bool)
         if known is not None:
             unknown[known] = False
-        batches = samples.ordered(self.test_batch_size, unknown.nonzero()[:, 0])[rank() :: processes()]
+        batches = samples.ordered(self.test_batch_size, unknown.nonzero()[:, 0])[process_index() :: processes()]
         for batch in tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False):
             items, _ = self.model.rank(batch.histories, top)
             found = (items[:, :top] == batch.targets[:, None]).int()
             hits[batch.rows, : found.shape[1]] = found
-        add_up(hits)[:, top] = 1  # one target a user
+        all_reduce(hits)[:, top] = 1  # one target a user
         return hits
 
     def _measure(self, hits: torch.Tensor) -> dict[str, float]:
@@ -269,7 +269,11 @@ class STREAMRecTrainer(GenerativeTrainer):
             return Match(network)
 
         stages = [
-            (self.model.first_objective, self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience"), False),
+            (
+                self.model.first_objective,
+                self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience"),
+                False,
+            ),
             (finetune, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"), False),
             (
                 reinforce,

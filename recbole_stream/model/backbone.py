@@ -89,9 +89,7 @@ class Cache:
         own = [(k[:, 0], v[:, 0]) for k, v in self.own]
         if self.shared is None:
             return Cache(shared=own)
-        joined = [
-            (torch.cat([ks, k], 2), torch.cat([vs, v], 2)) for (ks, vs), (k, v) in zip(self.shared, own)
-        ]
+        joined = [(torch.cat([ks, k], 2), torch.cat([vs, v], 2)) for (ks, vs), (k, v) in zip(self.shared, own)]
         return Cache(shared=joined)
 
     def flatten(self) -> "Cache":
@@ -99,9 +97,7 @@ class Cache:
         groups = self.own[0][0].shape[1]
         flat = Cache(own=[(k.flatten(0, 1)[:, None], v.flatten(0, 1)[:, None]) for k, v in self.own])
         if self.shared is not None:
-            flat.shared = [
-                (k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)) for k, v in self.shared
-            ]
+            flat.shared = [(k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)) for k, v in self.shared]
         return flat.as_shared()
 
     def select(self, parents: Tensor) -> "Cache":
@@ -159,9 +155,10 @@ def relative_buckets(distance: Tensor, bidirectional: bool, buckets: int, max_di
     else:
         distance = (-distance).clamp(min=0)
     exact = buckets // 2
-    far = exact + (
-        torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)
-    ).long()
+    far = (
+        exact
+        + (torch.log(distance.clamp(min=1).float() / exact) / math.log(max_distance / exact) * (buckets - exact)).long()
+    )
     return offset + torch.where(distance < exact, distance, far.clamp(max=buckets - 1))
 
 
@@ -169,7 +166,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: Dropout) -
     """``softmax(q k' + bias) v`` for q [.., Tq, D], k and v [.., Tk, D], bias broadcastable to [.., Tq, Tk].
 
     On the CPU the backward of the fused kernel costs several times that of the
-    plain product at these sizes (benchmarks/), on CUDA the fused kernel wins.
+    plain product at these sizes (speed/), on CUDA the fused kernel wins.
     """
     if q.is_cuda:
         rate = dropout.rate if dropout.training else 0.0
@@ -283,9 +280,9 @@ class RelativeBias(nn.Module):
     def forward(self, first_query: int, queries: int, keys: int) -> Tensor:
         """[heads, queries, keys] for queries at positions ``first_query ..`` and keys from 0."""
         device = self.weight.device
-        distance = torch.arange(keys, device=device) - torch.arange(
-            first_query, first_query + queries, device=device
-        )[:, None]
+        distance = (
+            torch.arange(keys, device=device) - torch.arange(first_query, first_query + queries, device=device)[:, None]
+        )
         bias = self.weight[relative_buckets(distance, self.bidirectional, self.buckets, self.max_distance)]
         bias = bias.permute(2, 0, 1)
         return bias if self.bidirectional else bias.masked_fill(distance > 0, -torch.inf)

@@ -3,7 +3,7 @@
 The generative likelihood P(item | history, reasoning) is one view. The others look at what it cannot see: a state
 matched with each item's own vector, what followed these items in other users' sequences, which items read like
 them, and whether the user has the item already. How much each view says differs from one data set to the next, so
-the weights are chosen on the validation split (:func:`recbole_stream.training.weigh.choose_weights`).
+the weights are chosen on the validation split (:func:`recbole_stream.training.view_weights.choose_weights`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from recbole_stream.model.verifier import Verifier
 
 __all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
-VIEWS = ("generation", "state", "memory", "content", "seen")
-# the least that each may weigh: a likelihood, a share or a similarity that speaks against an item is noise
-LEAST = (0.0, 0.0, 0.0, 0.0, None)
-RANKINGS = ("generation", "states", "deliberation")
+VIEWS = ("likelihood", "matching", "transitions", "text", "repeats")
 
-# share of the memory's mass that an item gets which it has never seen: one in a thousand
+# Lower bounds of the weights. A view that speaks for an item may not count against it: a negative weight would only fit
+# noise. A repeat may count either way.
+LEAST = (0.0, 0.0, 0.0, 0.0, None)
+RANKINGS = ("likelihood", "states", "deliberation")
+
+# added to the share of transitions before the logarithm: what an item gets that never followed the history's items
 _UNSEEN = 1e-3
 
 
 class Deliberation(nn.Module):
-    """The views beside the generative one, and the weights of all.
+    """The views beside the likelihood, and the weights of all.
 
     Attributes:
         used: which views there are, in the order of ``VIEWS``; the others are 0 and weigh nothing.
@@ -54,7 +56,7 @@ class Deliberation(nn.Module):
     ) -> None:
         super().__init__()
         self.matcher, self.transitions, self.content, self.verifier = matcher, transitions, content, verifier
-        self.used = tuple(not (view == "content" and content is None) for view in VIEWS)
+        self.used = tuple(not (view == "text" and content is None) for view in VIEWS)
         self.switch_off(switched_off)
         self.register_buffer("weights", self.first_weights())
         self.register_buffer("ranking", torch.zeros((), dtype=torch.long))
@@ -66,7 +68,7 @@ class Deliberation(nn.Module):
         To be called before the weights are fitted.
         """
         self.used = tuple(used and view not in views for view, used in zip(VIEWS, self.used))
-        if "content" in views and self.verifier is not None:
+        if "text" in views and self.verifier is not None:
             self.verifier.text = None
 
     def first_weights(self) -> Tensor:
@@ -75,7 +77,7 @@ class Deliberation(nn.Module):
 
     @property
     def generates(self) -> bool:
-        """Whether the generative view has a say; it costs far more than all others."""
+        """Whether the likelihood has a say; it costs far more than all others."""
         return bool(self.weights[0] != 0)
 
     def score(self, histories: Tensor, items: Tensor, views: Tensor) -> Tensor:
@@ -85,20 +87,20 @@ class Deliberation(nn.Module):
         return (views * self.weights).sum(-1)
 
     def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """All views but the generative one, 0 where they are switched off.
+        """All views but the likelihood, 0 where they are switched off.
 
         Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher.
         """
         blank = torch.zeros(len(histories), self.transitions.n_items, device=histories.device)
-        _, state, memory, content, seen = self.used
+        _, matching, transitions, text, repeats = self.used
         views = [blank] * 4
-        if state:
+        if matching:
             views[0] = self.matcher(histories, vectors).log_softmax(-1)
             views[0][:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
-        if memory:
+        if transitions:
             views[1] = (self.transitions(histories) + _UNSEEN).log()
-        if content:
+        if text:
             views[2] = self.content(histories)
-        if seen:
+        if repeats:
             views[3] = blank.scatter(1, histories, 1.0)
         return torch.stack(views, -1)

@@ -13,7 +13,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     """``x @ weight.T``, x [.., I], weight [O, I] -> [.., O].
 
     In float32 PyTorch asks MKL, which leaves half of the vector unit of CPUs other than Intel's unused; oneDNN,
-    which it asks in bfloat16, does not (benchmarks/README.md). Its operator has no derivative, so training in
+    which it asks in bfloat16, does not (speed/README.md). Its operator has no derivative, so training in
     float32 keeps MKL.
     """
     plain = x.is_cuda or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")

@@ -53,13 +53,19 @@ class Transitions(nn.Module):
             weights.append(torch.full((len(rows),), decay ** (distance - 1)))
         start, end, weight = torch.cat(before), torch.cat(after), torch.cat(weights)
         if backward:
-            start, end, weight = torch.cat([start, end]), torch.cat([end, start]), torch.cat([weight, backward * weight])
+            start, end, weight = (
+                torch.cat([start, end]),
+                torch.cat([end, start]),
+                torch.cat([weight, backward * weight]),
+            )
         keys, inverse = (start * n_items + end).unique(return_inverse=True)
         counts = torch.zeros(len(keys)).index_add_(0, inverse, weight)
         rows, columns = keys // n_items, keys % n_items
         sums = torch.zeros(n_items).index_add_(0, rows, counts)
         # compressed rows: those of item i are first[i] .. first[i + 1]
-        self.register_buffer("first", F.pad(torch.bincount(rows, minlength=n_items).cumsum(0), (1, 0)), persistent=False)
+        self.register_buffer(
+            "first", F.pad(torch.bincount(rows, minlength=n_items).cumsum(0), (1, 0)), persistent=False
+        )
         self.register_buffer("columns", columns, persistent=False)
         self.register_buffer("shares", counts / sums[rows], persistent=False)
 

@@ -21,7 +21,7 @@ class Verifier(nn.Module):
     """Features of a candidate -> its score; a linear part and one hidden layer.
 
     Attributes:
-        trusted: whether candidates are ranked by it; training decides (:mod:`recbole_stream.training.verify`).
+        trusted: whether candidates are ranked by it; training decides (:mod:`recbole_stream.training.fit_verifier`).
 
     Args:
         views: how many views there are.

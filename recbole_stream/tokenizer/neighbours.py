@@ -31,6 +31,7 @@ def nearest_items(embeddings: np.ndarray, k: int, device: str = "cpu") -> np.nda
     _check(len(embeddings), k)
     points = torch.tensor(embeddings, dtype=torch.float32, device=device)
     points /= points.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
     # Rounded, so that copies of an item tie whatever blocks the product was computed in.
     def cosines(rows: torch.Tensor) -> torch.Tensor:
         return (points[rows] @ points.T).round_(decimals=6)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from recbole_stream.training.processes import every, from_first, is_first, processes, rank
+from recbole_stream.training.processes import all_gather, broadcast, is_first, process_index, processes
 
 __all__ = ["Progress", "load_checkpoint", "random_state", "replace_file", "restore_random_state", "save_checkpoint"]
 
@@ -104,7 +104,7 @@ class Progress:
 
     def save(self, state: dict[str, Any]) -> None:
         """Keep ``state`` and the random states; what was the last state becomes the previous one."""
-        randoms = every(random_state())
+        randoms = all_gather(random_state())
         if is_first():
             kept = {"owner": self.owner, "random": randoms, "state": state}
             whole = _beside(self.file, partial(torch.save, kept, pickle_protocol=4))
@@ -117,7 +117,7 @@ class Progress:
 
     def load(self) -> dict[str, Any] | None:
         """The last state, or the previous one where that is torn or foreign; None if there is neither."""
-        kept = from_first(self._read)
+        kept = broadcast(self._read)
         if kept is None:
             return None
         randoms = kept["random"]
@@ -126,7 +126,7 @@ class Progress:
                 f"{self.file} was kept by {len(randoms)} processes and goes on with {processes()}: "
                 "the training ends otherwise than it would have."
             )
-        restore_random_state(randoms[min(rank(), len(randoms) - 1)])
+        restore_random_state(randoms[min(process_index(), len(randoms) - 1)])
         return kept["state"]
 
     def _read(self) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from recbole_stream.decoding.beam import score_items
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective, autocast
 from recbole_stream.training.losses import dpo_loss, quantisation_loss, state_contrast, token_cross_entropy
-from recbole_stream.training.processes import add_up, every_row, processes, rank
+from recbole_stream.training.processes import all_reduce, every_row, process_index, processes
 
 __all__ = ["Finetune", "FinetuneOptions", "trace_statistics"]
 
@@ -108,12 +108,12 @@ class Finetune(Objective):
         self.model.eval()
         self.traces = torch.zeros(len(self.samples), self.options.steps, dtype=torch.long, device=self.similar.device)
         own = torch.zeros_like(self.traces)
-        batches = self.samples.ordered(4 * self.batch_size)[rank() :: processes()]
+        batches = self.samples.ordered(4 * self.batch_size)[process_index() :: processes()]
         for batch in tqdm(batches, desc="collect", ncols=100, disable=not self.show_progress, leave=False):
             with autocast(self.traces.device, self.precision):
                 self.traces[batch.rows], leaks = self.model.collect(batch.histories, batch.targets, self.options.steps)
             own[batch.rows] = leaks.long()
-        add_up(self.traces), add_up(own)  # each process has zeros where others have collected
+        all_reduce(self.traces), all_reduce(own)  # each process has zeros where others have collected
         statistics = trace_statistics(self.traces, self.model.tokens.vocabulary)
         scalars = {name: float(value) for name, value in statistics.items()}
         scalars["leak"] = float(own.float().mean())  # share of tokens that are the target's own codes
@@ -168,7 +168,11 @@ class Finetune(Objective):
         if options.state_weight:
             # batch-mates that fell to other processes are negatives too
             state = state_contrast(
-                states[:, 1:], every_row(t, batch), every_row(batch.targets, batch), options.state_temperature, batch.part
+                states[:, 1:],
+                every_row(t, batch),
+                every_row(batch.targets, batch),
+                options.state_temperature,
+                batch.part,
             )
             loss, scalars["state"] = loss + options.state_weight * state, state
 

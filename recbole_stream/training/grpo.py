@@ -121,8 +121,7 @@ def grpo_loss(
     # filled before any arithmetic: a masked position may hold -inf, and -inf - -inf is nan;
     # its ratio is 1 from here on, which no clip holds
     new, old, reference = (
-        x.float().masked_fill(~mask, 0.0)
-        for x in (log_probs, old_log_probs.detach(), reference_log_probs.detach())
+        x.float().masked_fill(~mask, 0.0) for x in (log_probs, old_log_probs.detach(), reference_log_probs.detach())
     )
     advantages = advantages.detach().float()
     length = mask.sum(-1).clamp(min=1)  # [B, G]
@@ -140,9 +139,7 @@ def grpo_loss(
         counts = mask
         output_kl = kl.sum(-1) / length
     else:
-        raise InputError(
-            f"importance_sampling is {importance_sampling!r}; set it to 'sequence' or 'token'."
-        )
+        raise InputError(f"importance_sampling is {importance_sampling!r}; set it to 'sequence' or 'token'.")
 
     loss = -(surrogate - kl_weight * output_kl).mean()
     scalars = {

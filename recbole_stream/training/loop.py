@@ -20,9 +20,9 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
-from recbole_stream.model.memory import keep_freed_memory
+from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.training.checkpoint import Progress
-from recbole_stream.training.processes import add_up, from_first, processes, rank
+from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
 from recbole_stream.training.schedule import LearningRate, Schedule, WeightAverage
 
 __all__ = ["Objective", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
@@ -119,9 +119,7 @@ def train_stage(
     """
     keep_freed_memory()
     logger, parameters = getLogger(), [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
     steps = schedule.steps_per_epoch(len(samples))
     rate = LearningRate(schedule, steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)  # which keeps what is in it, too
@@ -132,7 +130,7 @@ def train_stage(
     if state is not None:
         run.load_state_dict(state)
         result = run.result
-        logger.info(f"{objective.name}: taken up again after {run.epoch} epochs and {run.batch} batches.")
+        logger.info(f"{objective.name}: resumed after {run.epoch} epochs and {run.batch} batches.")
     elif evaluate_first:
         result.valid = evaluate()
         run.best = _weights(model)
@@ -168,7 +166,7 @@ def train_stage(
         result.epochs = epoch + 1
         result.curves.append(scalars)
         run.begin(epoch + 1)
-        run.keep()
+        run.save()
         logger.info(f"{objective.name} epoch {epoch} [{result.seconds:.0f}s] {message}")
         if writer is not None:
             for name, value in scalars.items():
@@ -215,9 +213,9 @@ class _Run:
         """Stand before an epoch."""
         self.epoch, self.batch, self.steps, self.sums, self.scalars = epoch, 0, 0, {}, None
 
-    def keep(self) -> None:
+    def save(self) -> None:
         """Note the time, the same in all processes, and write the progress file."""
-        self.result.seconds = from_first(lambda: time.perf_counter() - self.began)
+        self.result.seconds = broadcast(lambda: time.perf_counter() - self.began)
         if self.progress is not None:
             self.progress.save(self.state_dict())
 
@@ -240,7 +238,7 @@ class _Run:
 def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress: bool) -> dict[str, float]:
     """The rest of an epoch; returns the mean of each scalar over all its optimiser steps."""
     device = next(run.model.parameters()).device
-    count, number = processes(), rank()
+    count, number = processes(), process_index()
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     run.model.train()
     rows = samples.shuffled(schedule.batch_size, schedule.seed + run.epoch)[: schedule.batches_per_epoch(len(samples))]
@@ -262,7 +260,7 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
                 run.optimizer.zero_grad(set_to_none=True)
                 (share * loss).backward()
                 if count > 1:
-                    _add_up_gradients(parameters)
+                    _all_reduce_gradients(parameters)
                 norm = nn.utils.clip_grad_norm_(parameters, schedule.max_grad_norm)
                 run.optimizer.step()
                 run.scheduler.step()
@@ -274,14 +272,14 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
             run.batch += 1
             bar.update()
             if run.progress is not None and run.progress.due():
-                run.keep()
-    sums = add_up(torch.stack([value.to(device).double() for value in run.sums.values()]))
+                run.save()
+    sums = all_reduce(torch.stack([value.to(device).double() for value in run.sums.values()]))
     return {name: value / run.steps for name, value in zip(run.sums, sums.tolist())}
 
 
-def _add_up_gradients(parameters: list[nn.Parameter]) -> None:
+def _all_reduce_gradients(parameters: list[nn.Parameter]) -> None:
     """The gradient of the whole step from those of its parts, each already weighted by its share."""
-    flat = add_up(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]))
+    flat = all_reduce(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]))
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters])):
         if parameter.grad is not None:
             parameter.grad.copy_(part.view_as(parameter))

@@ -26,9 +26,7 @@ def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float =
         labels: [B, T], token numbers below V.
         label_smoothing: share of the target mass that is spread evenly over the V tokens, 0 to 1.
     """
-    return F.cross_entropy(
-        logits.float().flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing
-    )
+    return F.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), label_smoothing=label_smoothing)
 
 
 def state_weights(steps: int, device: torch.device | str | None = None) -> Tensor:
@@ -65,7 +63,9 @@ def state_contrast(
     own = columns == every
     same_item = target_ids[part, None] == target_ids[None, :]
     logits = logits.masked_fill((same_item & ~own)[:, None, :], float("-inf"))
-    log_share = logits.log_softmax(-1).gather(-1, columns[:, None].expand(-1, steps, 1))[..., 0]  # [B, l], of the own target
+    log_share = logits.log_softmax(-1).gather(-1, columns[:, None].expand(-1, steps, 1))[
+        ..., 0
+    ]  # [B, l], of the own target
     return -(state_weights(steps, states.device) * log_share.mean(0)).sum()
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbole_stream.data.samples import Batch
 
-__all__ = ["add_up", "every", "every_row", "from_first", "is_first", "processes", "rank"]
+__all__ = ["all_reduce", "all_gather", "every_row", "broadcast", "is_first", "processes", "process_index"]
 
 T = TypeVar("T")
 
@@ -24,17 +24,17 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def rank() -> int:
+def process_index() -> int:
     """Which of them this one is, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
     """Whether this process writes the files."""
-    return rank() == 0
+    return process_index() == 0
 
 
-def from_first(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
     """What ``make`` gives in the first process, in all of them; its exception too."""
     if processes() == 1:
         return make()
@@ -50,7 +50,7 @@ def from_first(make: Callable[[], T]) -> T:
     return outcome[0]
 
 
-def every(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """The value of each process, in the order of their ranks."""
     if processes() == 1:
         return [value]
@@ -59,7 +59,7 @@ def every(value: T) -> list[T]:
     return values
 
 
-def add_up(tensor: Tensor) -> Tensor:
+def all_reduce(tensor: Tensor) -> Tensor:
     """The sum over all processes, in place."""
     if processes() > 1:
         dist.all_reduce(tensor)
@@ -82,8 +82,8 @@ class _EveryRow(torch.autograd.Function):
         ctx.part = batch.part
         rows = own.new_zeros(batch.whole, *own.shape[1:])
         rows[batch.part] = own
-        return add_up(rows)
+        return all_reduce(rows)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return add_up(gradient.contiguous().clone())[ctx.part], None
+        return all_reduce(gradient.contiguous().clone())[ctx.part], None

@@ -29,7 +29,7 @@ REVIEW_2018 = {
     "asin": "0140503528",
     "style": {"Format:": " Hardcover"},
     "reviewerName": "June Bug",
-    "reviewText": "Nice \"cover\"\nand \u2028 pages",
+    "reviewText": 'Nice "cover"\nand \u2028 pages',
     "summary": "Four stars",
     "unixReviewTime": 1413763200,
 }

@@ -9,13 +9,13 @@ from experiments import scaling
 from experiments.__main__ import main
 from experiments.controls import replace_traces, sum_of_two
 from experiments.runs import load, metrics
-from recbole_stream.benchmark.results import read_results
 from recbole_stream.decoding.beam import score_items
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.host.commands import main as run_recbole
+from recbole_stream.host.run.commands import main as run_recbole
+from recbole_stream.reporting.results import read_results
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
-from recbole_stream.training.weigh import ranks_among
+from recbole_stream.training.view_weights import ranks_among
 from tests.helpers import catalogue, make_samples, random_histories, streamrec
 from tests.host.conftest import SMALL
 
@@ -99,20 +99,23 @@ class TestCommand:
     def test_ablation_is_what_the_command_gives_without_the_part(self, run, tmp_path, module_tiny_ml100k):
         assert main(["ablation", str(run)]) == 0
         table = pd.read_csv(run / "ablation-seed2020.csv", index_col="parts")
-        views = ["generation", "state", "memory", "content", "seen"]
-        alone = [f"{view} and seen, no verifier" for view in views[:-1]]
+        views = ["likelihood", "matching", "transitions", "text", "repeats"]
+        alone = [f"{view} and repeats, no verifier" for view in views[:-1]]
         assert list(table.index) == ["all", *(f"without {view}" for view in views), "without verifier", *alone]
-        assert (table.loc["without memory", "weight of memory"], table.loc["without seen", "weight of seen"]) == (0, 0)
+        assert (
+            table.loc["without transitions", "weight of transitions"],
+            table.loc["without repeats", "weight of repeats"],
+        ) == (0, 0)
         options = [*SMALL, f"--data_path={module_tiny_ml100k}", f"--cache_dir={run.parent / 'cache'}", "--seeds=2020"]
         less = tmp_path / "less"
-        assert run_recbole(["--model=STREAMRec", *options, "--views_off=[memory]", f"--output_dir={less}"]) == 0
-        for folder, line in ((run, "all"), (less, "without memory")):
+        assert run_recbole(["--model=STREAMRec", *options, "--views_off=[transitions]", f"--output_dir={less}"]) == 0
+        for folder, line in ((run, "all"), (less, "without transitions")):
             rows = {r.stage: r for r in read_results(folder) if r.model == "STREAMRec" and r.seed == 2020}
             for split, found in (("valid", rows["Deliberation"].valid), ("test", rows["Deliberation"].test)):
                 for metric in ("ndcg@10", "recall@10"):
                     assert table.loc[line, f"{split} {metric}"] == pytest.approx(found[metric], abs=1e-6)
-        seconds = table["train s"]  # generation takes three stages, the state one
-        assert seconds["without generation"] < seconds["without state"] < seconds["all"]
+        seconds = table["train s"]  # the likelihood takes three stages, matching one
+        assert seconds["without likelihood"] < seconds["without matching"] < seconds["all"]
 
     def test_scaling_has_every_point_and_a_plot(self, run):
         assert main(["scaling", str(run), "--seed=2021"]) == 0
@@ -133,7 +136,9 @@ class TestCommand:
     def test_unseen_leaves_the_checkpoints_and_their_own_figures_alone(self, run):
         assert main(["unseen", str(run), "--seed=2021"]) == 0
         table = pd.read_csv(run / "unseen-seed2021.csv", index_col="model")
-        assert list(table.index) == [f"STREAMRec-{s}" for s in ("Deliberation", "PT", "RL", "SFT", "States")] + ["TIGER"]
+        assert list(table.index) == [f"STREAMRec-{s}" for s in ("Deliberation", "PT", "RL", "SFT", "States")] + [
+            "TIGER"
+        ]
         rows = {(r.model, r.stage): r.test for r in pd.read_json(run / "results.json").itertuples() if r.seed == 2021}
         for name, (model, stage) in {"STREAMRec-PT": ("STREAMRec", "PT"), "TIGER": ("TIGER", "")}.items():
             assert table["test ndcg@10, as trained"][name] == pytest.approx(rows[model, stage]["ndcg@10"])

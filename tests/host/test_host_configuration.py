@@ -60,7 +60,9 @@ def test_key_like_no_other_points_to_the_yaml():
 
 
 def test_key_of_our_models_alone_is_named_as_such():
-    with pytest.raises(InputError, match="^Unknown key 'cache_dir': it belongs to STREAMRec and TIGER, not to SASRec; leave"):
+    with pytest.raises(
+        InputError, match="^Unknown key 'cache_dir': it belongs to STREAMRec and TIGER, not to SASRec; leave"
+    ):
         conf.check_keys({"cache_dir": "here"}, conf.known_keys("SASRec"), "SASRec")
 
 

@@ -70,9 +70,7 @@ def test_stock_run_trains_all_stages_and_keeps_the_best(small, tmp_path):
     result = run_recbole(model="STREAMRec", config_dict=small)
     stages = sorted(path.name.rsplit("-", 1)[1] for path in (tmp_path / "saved").iterdir())
     assert stages == ["Deliberation.pth", "PT.pth", "RL.pth", "SFT.pth", "States.pth"]
-    scores = [
-        torch.load(path, weights_only=False)["best_valid_score"] for path in (tmp_path / "saved").iterdir()
-    ]
+    scores = [torch.load(path, weights_only=False)["best_valid_score"] for path in (tmp_path / "saved").iterdir()]
     assert result["best_valid_score"] == max(scores)
     assert 0 <= result["test_result"]["ndcg@10"] <= result["test_result"]["recall@10"] <= 1
 

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 USE = """
 from pathlib import Path
 import recbole_stream
-from recbole_stream.host.configuration import properties_dir
+from recbole_stream.host.paths import properties_dir
 from recbole.config import Config
 from recbole.utils import get_model
 print(Path(recbole_stream.__file__).parents[1])
@@ -42,10 +42,7 @@ def unpacked(tmp_path_factory):
 
 def test_every_module_and_yaml_of_the_checkout_is_in_the_wheel(unpacked):
     modules = {path.relative_to(CHECKOUT) for path in (CHECKOUT / "recbole_stream").rglob("*.py")}
-    yamls = {
-        Path("recbole_stream") / path.relative_to(CHECKOUT)
-        for path in (CHECKOUT / "properties").rglob("*.yaml")
-    }
+    yamls = {Path("recbole_stream") / path.relative_to(CHECKOUT) for path in (CHECKOUT / "properties").rglob("*.yaml")}
     packed = {path.relative_to(unpacked) for path in unpacked.rglob("*") if path.is_file()}
     assert yamls
     assert {path for path in packed if path.suffix in (".py", ".yaml")} == modules | yamls

@@ -12,9 +12,9 @@ from recbole.config import Config
 from recbole.utils import get_model, get_trainer
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.commands import main
 from recbole_stream.host.configuration import known_keys
 from recbole_stream.host.plugins import register_plugins
+from recbole_stream.host.run.commands import main
 from recbole_stream.host.trainer import TIGERTrainer
 
 ROOT = Path(__file__).parents[2]

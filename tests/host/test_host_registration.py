@@ -40,7 +40,13 @@ print(json.dumps({
 }))
 """
 
-TINY_STAGES = {"pretrain_epochs": 1, "finetune_epochs": 1, "reinforce_epochs": 1, "matching_epochs": 1, "reinforce_samples": 32}
+TINY_STAGES = {
+    "pretrain_epochs": 1,
+    "finetune_epochs": 1,
+    "reinforce_epochs": 1,
+    "matching_epochs": 1,
+    "reinforce_samples": 32,
+}
 
 
 def test_classes_are_found_by_name():
@@ -73,11 +79,7 @@ def test_another_recbole_or_none_stops_with_the_command_that_helps(version, begi
 
 def test_the_installed_recbole_is_looked_up_without_importing_it():
     check_recbole(installed_recbole())
-    code = (
-        "import importlib.metadata as metadata\n"
-        "metadata.version = lambda name: '1.1.1'\n"
-        "import recbole_stream\n"
-    )
+    code = "import importlib.metadata as metadata\nmetadata.version = lambda name: '1.1.1'\nimport recbole_stream\n"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
@@ -130,12 +132,17 @@ def test_the_paper_preset_lies_between_ours_and_the_users():
 
 
 def test_tuned_keys_come_from_the_sets_own_recipe_or_from_the_one_named():
-    assert [configure("SASRec", name)["hidden_size"] for name in ("amazon-scientific-2018", "amazon-beauty-2014")] == [128, 128]
+    assert [configure("SASRec", name)["hidden_size"] for name in ("amazon-scientific-2018", "amazon-beauty-2014")] == [
+        128,
+        128,
+    ]
     assert configure("SASRec", "my-own-set")["hidden_size"] == 64  # RecBole's
     assert configure("SASRec", "my-own-set", recipe="amazon-scientific-2018")["hidden_size"] == 128
     assert configure("SASRec", "amazon-beauty-2014", recipe=None)["hidden_size"] == 64
     assert configure("SASRec", "my-own-set", recipe="amazon-scientific-2018", hidden_size=32)["hidden_size"] == 32
-    assert configure("Caser", "my-own-set", recipe="amazon-scientific-2018", train_neg_sample_args=None)["nh"] == 8  # no file
+    assert (
+        configure("Caser", "my-own-set", recipe="amazon-scientific-2018", train_neg_sample_args=None)["nh"] == 8
+    )  # no file
     assert [configure("TIGER", name)["epochs"] for name in ("ml-100k", "my-own-set")] == [12, 40]
     assert configure("TIGER", "my-own-set", recipe="ml-100k")["epochs"] == 12
     with pytest.raises(InputError, match="^recipe is 'amazon', but there are only: amazon-scientific-2018, ml-100k.$"):
@@ -162,9 +169,7 @@ def test_a_key_or_value_that_cannot_be_stops_before_any_data_is_read():
 def test_stock_entry_points_run_our_models(tiny_ml100k, tmp_path, model):
     items = Path(tiny_ml100k, "tiny", "tiny.item").read_text().splitlines()[1:]
     # three levels of 12 codes: the digits of the row in base 12
-    rows = [
-        f"{line.split(chr(9))[0]}\t{row // 144}\t{row // 12 % 12}\t{row % 12}\n" for row, line in enumerate(items)
-    ]
+    rows = [f"{line.split(chr(9))[0]}\t{row // 144}\t{row // 12 % 12}\t{row % 12}\n" for row, line in enumerate(items)]
     Path(tiny_ml100k, "tiny", "ids.tsv").write_text("item_id\tc1\tc2\tc3\n" + "".join(rows))
     keys = {
         "model": model,

@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from recbole_stream.host.commands import main
 from recbole_stream.host.models import TIGER
+from recbole_stream.host.run.commands import main
 from recbole_stream.host.seen import leave_out_seen
 
 ARGUMENTS = [

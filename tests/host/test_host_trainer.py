@@ -5,11 +5,11 @@ import pytest
 import torch
 from recbole.quick_start import load_data_and_model
 
-from recbole_stream.benchmark.results import read_results
-from recbole_stream.host.commands import main
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
-from recbole_stream.training.deliberate import learn_to_deliberate
+from recbole_stream.host.run.commands import main
+from recbole_stream.reporting.results import read_results
+from recbole_stream.training.fit_views import learn_to_deliberate
 
 
 def test_users_that_taught_are_ranked_by_what_others_taught_and_the_rest_by_the_model(small, tmp_path):
@@ -17,7 +17,9 @@ def test_users_that_taught_are_ranked_by_what_others_taught_and_the_rest_by_the_
     assert main(["--model=STREAMRec", *small, "--weigh_users=70", f"--output_dir={run}"]) == 0
     (row,) = [row for row in read_results(run) if row.stage == "Deliberation"]
     with quiet_argv():
-        config, model, _, _, valid, _ = load_data_and_model(str(run / "checkpoints" / "STREAMRec-seed2020-Deliberation.pth"))
+        config, model, _, _, valid, _ = load_data_and_model(
+            str(run / "checkpoints" / "STREAMRec-seed2020-Deliberation.pth")
+        )
     model.eval()
     samples = samples_of(valid._dataset)
     items, _ = model.rank(samples.histories, 10)

@@ -16,7 +16,7 @@ def tower(text=True):
 def test_an_items_vector_is_its_own_plus_its_tokens_mean_plus_its_text():
     matcher = tower()
     first, second = matcher.table[7].tolist()
-    text = (matcher.text[7] @ matcher.project.weight.T)
+    text = matcher.text[7] @ matcher.project.weight.T
     expected = matcher.own.weight[7] + (matcher.tokens.weight[first] + matcher.tokens.weight[second]) / 2 + text
     assert torch.allclose(matcher.vectors()[7], expected, atol=1e-6)
 
@@ -47,7 +47,9 @@ def test_padding_changes_nothing():
 def test_the_order_of_a_history_matters():
     matcher = tower()
     with torch.no_grad():
-        assert not torch.allclose(matcher(torch.tensor([[5, 2]]))[:, 1:], matcher(torch.tensor([[2, 5]]))[:, 1:], atol=1e-3)
+        assert not torch.allclose(
+            matcher(torch.tensor([[5, 2]]))[:, 1:], matcher(torch.tensor([[2, 5]]))[:, 1:], atol=1e-3
+        )
 
 
 def test_gradients_repeat_themselves_in_several_threads():

@@ -83,7 +83,9 @@ def test_empty_cells_beyond_the_header_are_no_columns(tmp_path):
 
 def test_items_under_other_ids_are_named(tmp_path):
     path = write(tmp_path, "i1\tOne\t\t\ni2\tTwo\t\t\n")
-    with pytest.raises(InputError, match=r"no row of any of the 2 items: its item_id \(such as 'i2'\) .* \(such as '1'\)"):
+    with pytest.raises(
+        InputError, match=r"no row of any of the 2 items: its item_id \(such as 'i2'\) .* \(such as '1'\)"
+    ):
         read_item_text(path, ["title"], ["1", "2"])
     with pytest.raises(InputError, match=r"its item_id \(none\)"):
         read_item_text(write(tmp_path, ""), ["title"], ["1", "2"])

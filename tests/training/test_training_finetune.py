@@ -14,9 +14,7 @@ from recbole_stream.training.schedule import Schedule
 
 SIZES = (6, 4, 5)
 CODES = catalogue(40, SIZES)
-SAMPLES = make_samples(
-    random_histories(40, (5, 1, 3, 4, 2, 5)), torch.tensor([3, 40, 17, 3, 8, 21])
-)
+SAMPLES = make_samples(random_histories(40, (5, 1, 3, 4, 2, 5)), torch.tensor([3, 40, 17, 3, 8, 21]))
 BATCH = SAMPLES.batch(torch.tensor([4, 0, 3, 1]))
 SIMILAR = torch.randint(1, 41, (41, 1), generator=torch.Generator().manual_seed(5))  # a single candidate for y-
 STEPS = 3
@@ -187,9 +185,7 @@ class TestCollection:
 
 
 class TestStage:
-    samples = make_samples(
-        random_histories(40, [1 + row % 4 for row in range(60)]), torch.arange(60) % 40 + 1
-    )
+    samples = make_samples(random_histories(40, [1 + row % 4 for row in range(60)]), torch.arange(60) % 40 + 1)
 
     def run(self, model, objective, resume_file=None, precision="float32"):
         def evaluate():

@@ -12,9 +12,7 @@ from recbole_stream.training.grpo import combine_rewards, group_advantages, grpo
 
 # eighths: distinct values stay distinct in float32
 SHAPES = st.tuples(st.integers(1, 4), st.integers(1, 9))  # B, G
-REWARDS = arrays(np.int64, SHAPES, elements=st.integers(-800, 800)).map(
-    lambda a: torch.from_numpy(a).float() / 8
-)
+REWARDS = arrays(np.int64, SHAPES, elements=st.integers(-800, 800)).map(lambda a: torch.from_numpy(a).float() / 8)
 SEEDS = st.integers(0, 2**31)
 
 

@@ -112,8 +112,11 @@ class TestDPOLoss:
         # sample 0: logit+ = -1 + 2 = 1, logit- = -3 + 2 = -1; beta 2 = ln 3; sigmoid(ln 3) = 3/4
         # sample 1: logit+ = logit- = 4; sigmoid(0) = 1/2; mean of ln 4/3 and ln 2
         loss = dpo_loss(
-            torch.tensor([-1.0, -2.0]), torch.tensor([-3.0, -5.0]),
-            torch.tensor([-2.0, -6.0]), torch.tensor([-2.0, -9.0]), beta=LN3 / 2,
+            torch.tensor([-1.0, -2.0]),
+            torch.tensor([-3.0, -5.0]),
+            torch.tensor([-2.0, -6.0]),
+            torch.tensor([-2.0, -9.0]),
+            beta=LN3 / 2,
         )
         assert loss.item() == pytest.approx(math.log(8 / 3) / 2)
 

@@ -1,4 +1,5 @@
 import math
+
 import pytest
 import torch
 from helpers import catalogue, make_samples, next_log_probs, random_histories, sequence_log_prob, streamrec
@@ -213,7 +214,9 @@ class TestRewards:
         scalars = {name: value.item() for name, value in objective.statistics(rollouts, rewards, advantages).items()}
         # spread of the first group: sqrt((4/9 + 1/9 + 1/9) / 3) = sqrt(2) / 3; two of three differ in each group
         # the reasoning is (0, 0) but for one (1, 0) of six: ln 6 - 5/6 ln 5 at the first step
-        assert {name: scalars.pop(name) for name in ("distinct_1", "entropy_1", "distinct_2", "entropy_2")} == pytest.approx(
+        assert {
+            name: scalars.pop(name) for name in ("distinct_1", "entropy_1", "distinct_2", "entropy_2")
+        } == pytest.approx(
             {"distinct_1": 2, "entropy_1": math.log(6) - 5 / 6 * math.log(5), "distinct_2": 1, "entropy_2": 0}
         )
         assert scalars.pop("distinct_traces") == 2

@@ -22,10 +22,12 @@ def test_format_costs_one_where_the_tokens_are_no_item():
 
 def test_exact_match_counts_leading_tokens_only():
     target = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
-    sampled = torch.tensor([
-        [[1, 2, 3, 4], [1, 2, 9, 4], [9, 2, 3, 4]],  # all; two, the last after a miss; none
-        [[5, 6, 7, 9], [5, 9, 9, 9], [1, 2, 3, 4]],  # three; one; another sample's target
-    ])
+    sampled = torch.tensor(
+        [
+            [[1, 2, 3, 4], [1, 2, 9, 4], [9, 2, 3, 4]],  # all; two, the last after a miss; none
+            [[5, 6, 7, 9], [5, 9, 9, 9], [1, 2, 3, 4]],  # three; one; another sample's target
+        ]
+    )
     assert exact_match_reward(sampled, target).tolist() == [[4, 2, 0], [3, 1, 0]]
 
 
@@ -108,8 +110,7 @@ class TestRankingReward:
 
     @pytest.mark.parametrize(
         "rank, expected",
-        [(1, 0.2), (2, 0.1), (4, 0.1), (5, 0.05), (9, 0.05)]
-        + [(10, 0), (24, 0), (25, -0.1), (51, -0.1)],
+        [(1, 0.2), (2, 0.1), (4, 0.1), (5, 0.05), (9, 0.05)] + [(10, 0), (24, 0), (25, -0.1), (51, -0.1)],
     )
     def test_thresholds_of_fifty_items(self, rank, expected):
         # K = 50: .1 K = 5, .2 K = 10, .5 K = 25

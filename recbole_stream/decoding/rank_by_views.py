@@ -1,0 +1,106 @@
+"""Ranking by deliberation: candidates of all views, each scored by all views."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from recbole_stream.decoding.beam import beam_search, score_items
+from recbole_stream.decoding.rank import thought
+from recbole_stream.decoding.trie import Trie
+from recbole_stream.model.allocator import keep_freed_memory
+from recbole_stream.model.streamrec import STREAMRecModel
+
+__all__ = ["candidate_views", "deliberate", "rank_by_states", "view_scores"]
+
+# what is held at once: entries of [histories, items], and prefixes that are read
+_CATALOGUE, _PREFIXES = 1 << 24, 8192
+
+
+@torch.no_grad()
+def candidate_views(
+    model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, vectors: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The items worth a second look, and what every view says of them.
+
+    Candidates are those that the other views find together, and those that the beam search finds.
+
+    Args:
+        histories: item ids [B, L], 0 as padding on the right.
+        trie: of the catalogue.
+        beams: width of the search.
+        candidates: how many the other views bring.
+        vectors: of all items, see :meth:`Matcher.forward`.
+
+    Returns:
+        items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``. Where the
+        generative view weighs nothing, nothing is generated, and it is 0.
+    """
+    slow = model.deliberation
+    catalogue = slow.catalogue(histories, vectors)  # [B, n + 1, 4]
+    together = (catalogue * slow.weights[1:]).sum(-1)
+    together[:, 0] = -torch.inf
+    found = together.topk(min(candidates, together.shape[1] - 1), 1).indices
+    likelihood = torch.zeros_like(found, dtype=torch.float32)
+    if slow.generates:
+        prefix = thought(model, histories)
+        likelihood = score_items(prefix, found)
+        reached, log_probs = beam_search(prefix, trie, beams)
+        twice = (reached[:, :, None] == found[:, None]).any(-1) | (reached == 0)
+        found = torch.cat([found, reached.masked_fill(twice, 0)], 1)
+        likelihood = torch.cat([likelihood, log_probs.masked_fill(twice, 0.0)], 1)
+    others = catalogue.gather(1, found[..., None].expand(-1, -1, catalogue.shape[-1]))
+    return found, torch.cat([likelihood[..., None], others], -1)
+
+
+@torch.no_grad()
+def deliberate(
+    model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, top: int
+) -> tuple[Tensor, Tensor]:
+    """The best next items by all views: items [B, top] and their scores [B, top], best first."""
+    keep_freed_memory()
+    candidates = max(candidates, top)  # where nothing is generated they are all that can be ranked
+    items, scores, vectors = [], [], model.deliberation.matcher.vectors()
+    for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
+        part = _trim(part)
+        found, views = candidate_views(model, part, trie, beams, candidates, vectors)
+        verified = model.deliberation.score(part, found, views).masked_fill(found == 0, -torch.inf)
+        best, order = verified.topk(min(top, verified.shape[1]), 1)
+        items.append(found.gather(1, order))
+        scores.append(best)
+    return torch.cat(items), torch.cat(scores)
+
+
+@torch.no_grad()
+def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """The best next items by the matching tower alone: items [B, top] and log-probabilities [B, top]."""
+    items, scores, matcher = [], [], model.deliberation.matcher
+    vectors = matcher.vectors()
+    for part in histories.split(_rows(model, 1024)):
+        logits = matcher(_trim(part), vectors).log_softmax(-1)
+        best, found = logits.topk(min(top, logits.shape[1] - 1), 1)
+        items.append(found)
+        scores.append(best)
+    return torch.cat(items), torch.cat(scores)
+
+
+@torch.no_grad()
+def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
+    slow = model.deliberation
+    if slow.generates:
+        likelihood = score_items(thought(model, histories), items)
+    else:
+        likelihood = torch.zeros_like(items, dtype=torch.float32)
+    catalogue = slow.catalogue(histories)
+    others = catalogue.gather(1, items[..., None].expand(-1, -1, catalogue.shape[-1]))
+    return slow.score(histories, items, torch.cat([likelihood[..., None], others], -1))
+
+
+def _rows(model: STREAMRecModel, most: int) -> int:
+    """Histories at once: at most ``most``, and so few that their scores of the catalogue fit."""
+    return max(1, min(most, _CATALOGUE // model.tokens.n_items))
+
+
+def _trim(histories: Tensor) -> Tensor:
+    return histories[:, : max(1, int((histories > 0).sum(1).max()))]

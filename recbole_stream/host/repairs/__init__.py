@@ -1,0 +1,1 @@
+"""What RecBole 1.2.1 does wrong on today's packages, mended in the running process."""

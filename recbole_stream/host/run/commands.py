@@ -1,0 +1,86 @@
+"""The command line: options in, exit status out, one sentence for what cannot be used."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import parse_command_line, quiet_argv
+from recbole_stream.host.run.launcher import together
+from recbole_stream.host.run.runner import run
+
+__all__ = ["guarded", "main"]
+
+USAGE = """\
+python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
+
+--model=A,B,...      models of the table; TIGER joins STREAMRec by itself
+--dataset=NAME       a folder with NAME.inter under --data_path (default: dataset), or a name RecBole downloads
+--data_path=FOLDER   where the data set's folder lies
+--preset=paper       the paper's readings instead of what measured best
+--plugins=F.py,G.py  files with models of your own, to be named in --model
+--config_files=F,G   YAML files with further keys
+--seeds=1,2,3        train every model with each seed; the table gives mean ± standard deviation (default: --seed=2020)
+--references=A,B     models that all others are tested against (default: TIGER,SASRec, those that are there)
+--nproc=N            train in N processes, on as many GPUs of --gpu_id or on the CPU (or: torchrun --nproc_per_node=N)
+--address=auto       train models and seeds at once on the Ray cluster this machine belongs to, HOST:PORT, or local;
+                     with --cpus-per-trial and --gpus-per-trial as in run_hyper.py
+--output_dir=FOLDER  where results go (default: results/...)
+--resume=FOLDER      go on with a run that was interrupted
+--debug              show the traceback of an error
+--key=value          any key of properties/model/*.yaml or of RecBole"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train and compare models; returns the exit status."""
+    return guarded(arguments, USAGE, together(run))
+
+
+def guarded(arguments: Sequence[str], usage: str, action: Callable[[dict[str, Any], list[str]], object]) -> int:
+    """Run one command; returns the exit status: 0, 1 (failed), 2 (bad input) or 130 (interrupted).
+
+    Args:
+        arguments: the command line without the script's name.
+        usage: printed where there are none, or where help is asked for.
+        action: given the keys with typed values, lists where lists are meant, and the command as it was typed.
+    """
+    if not arguments or "--help" in arguments or "-h" in arguments:
+        print(usage)
+        return 0 if arguments else 2
+    debug = "--debug" in arguments
+    try:
+        options = parse_command_line([argument for argument in arguments if argument != "--debug"])
+        with quiet_argv():
+            action(_lists(options), ["python", os.path.basename(sys.argv[0]), *arguments])
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except Exception as fault:
+        if int(os.environ.get("RANK", 0)) > 0:  # one of several processes, of which the first says it
+            return 2 if isinstance(fault, InputError) else 1
+        if debug:
+            traceback.print_exc()
+            return 2 if isinstance(fault, InputError) else 1
+        if isinstance(fault, InputError):
+            print(f"Error: {fault}", file=sys.stderr)
+            return 2
+        # a fault of ours or of RecBole's: its own words, and the way to see more
+        words = " ".join(str(fault).split()) or type(fault).__name__
+        print(f"Error: {words} (--debug shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _lists(options: dict[str, Any]) -> dict[str, Any]:
+    """``A,B`` and ``A`` become lists where a list is meant."""
+    for key in ("model", "config_files", "references"):
+        if isinstance(options.get(key), str):
+            options[key] = options[key].replace(",", " ").split()
+    if "seeds" in options:
+        words = str(options["seeds"]).strip("[]").replace(",", " ").split()
+        options["seeds"] = [int(word) if word.isdecimal() else word for word in words]
+    return options

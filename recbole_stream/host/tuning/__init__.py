@@ -1,0 +1,1 @@
+"""A search for hyper-parameters under Ray Tune."""

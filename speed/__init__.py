@@ -1,0 +1,1 @@
+"""Speed against what a user would otherwise pick: ``python -m speed NAME``."""

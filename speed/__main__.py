@@ -1,0 +1,43 @@
+"""``python -m speed NAME``: times both sides in turn, prints medians and their ratio; see README.md."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+import torch
+
+BENCHMARKS = {
+    "training": ("speed.training", "run"),
+    "ranking": ("speed.ranking", "ranking"),
+    "exact": ("speed.ranking", "exact"),
+    "growth": ("speed.ranking", "growth"),
+    "rollouts": ("speed.stages", "rollouts"),
+    "collection": ("speed.stages", "collection"),
+    "tokenizer": ("speed.tokenizer", "run"),
+    "gpu": ("speed.gpu", "run"),
+}
+
+
+def main(arguments: list[str] | None = None) -> dict[str, object]:
+    """Runs one benchmark and returns what it reports."""
+    parser = argparse.ArgumentParser(prog="python -m speed", description=__doc__)
+    parser.add_argument("name", choices=BENCHMARKS)
+    parser.add_argument("--json", help="write the result to this file")
+    parser.add_argument("--data_path", help="folder of atomic files, as RecBole's data_path (default: dataset)")
+    parser.add_argument("--dataset", help="default: amazon-beauty-2014 (gpu: amazon-instruments-2023), else ml-100k")
+    parser.add_argument("--cache_dir", default="cache", help="folder in which weights of short trainings are kept")
+    parser.add_argument("--threads", type=int, help="threads of the CPU (default: PyTorch's choice)")
+    parser.add_argument("--tiny", action="store_true", help="sizes of a test: seconds, figures without meaning")
+    given = parser.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    module_name, function = BENCHMARKS[given.name]
+    module = importlib.import_module(module_name)
+    dataset = given.dataset or ("amazon-instruments-2023" if given.name == "gpu" else "amazon-beauty-2014")
+    sizes = module.TINY_SIZES if given.tiny else module.FULL
+    return getattr(module, function)(sizes, given.data_path, dataset, given.cache_dir, given.json)
+
+
+if __name__ == "__main__":
+    main()

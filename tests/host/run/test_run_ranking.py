@@ -1,0 +1,109 @@
+"""Ranks of the test users: from scores, from a search, and against RecBole's own evaluator."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from recbole.evaluator import Evaluator
+from recbole.evaluator.collector import DataStruct
+
+from recbole_stream.host.run.commands import main
+from recbole_stream.host.run.ranking import hit_ranks, join_shares, target_ranks
+from recbole_stream.reporting.curves import read_curves
+from recbole_stream.reporting.ranks import mean_metric, read_ranks, user_metric
+
+SMALL = [
+    "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
+    "--inner_size=32", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
+    "--epochs=2", "--metrics=[Recall,NDCG,MRR,Hit,Precision]", "--topk=[1,5,10]", "--show_progress=False",
+    "--use_gpu=False",
+]  # fmt: skip
+
+
+def test_ranks_from_scores():
+    scores = torch.tensor([[-torch.inf, 0.1, 0.4, 0.3, 0.2]]).repeat(4, 1)
+    # best first: items 2, 3, 4, 1
+    assert target_ranks(scores, torch.tensor([2, 3, 4, 1])).tolist() == [1, 2, 3, 4]
+
+
+def test_among_equals_the_top_k_decides():
+    scores = torch.tensor([[-torch.inf, 1.0, 1.0, 1.0, 0.0]]).repeat(3, 1)
+    # top-2 took items 3 and 1: item 1 is second, item 3 first, item 2 the last of the three equals
+    hits = torch.tensor([[0, 1], [0, 0], [1, 0]])
+    assert target_ranks(scores, torch.tensor([1, 2, 3]), hits).tolist() == [2, 3, 1]
+
+
+def test_ranks_from_hits():
+    assert hit_ranks(torch.tensor([[0, 0, 1], [1, 0, 0], [0, 0, 0]])).tolist() == [3, 1, 0]
+
+
+def test_shares_of_several_processes_become_one():
+    # users 0 to 6 among three processes
+    assert join_shares([torch.tensor([0, 3, 6]), torch.tensor([1, 4]), torch.tensor([2, 5])]).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_of_ranks_equal_recboles_to_the_last_bit(seed):
+    n, topk, names = 997, [1, 3, 5, 10, 20], ["Recall", "NDCG", "MRR", "Hit", "Precision"]
+    ranks = np.random.default_rng(seed).integers(0, 41, n)  # 0 was not reached
+    hits = torch.zeros(n, max(topk) + 1, dtype=torch.int)
+    for row, rank in enumerate(ranks):
+        if 1 <= rank <= max(topk):
+            hits[row, rank - 1] = 1
+    hits[:, -1] = 1
+    struct = DataStruct()
+    struct.set("rec.topk", hits)
+    for places in (4, 6, 17):
+        theirs = Evaluator({"metrics": names, "topk": topk, "metric_decimal_place": places}).evaluate(struct)
+        assert len(theirs) == 25
+        for metric, value in theirs.items():
+            assert round(mean_metric(user_metric(ranks, metric)), places) == value, metric
+
+
+def test_ranks_reproduce_the_results_of_both_kinds_of_model(tiny_ml100k, tmp_path):
+    command = ["--model=TIGER,SASRec", "--output_dir=out", *SMALL, f"--data_path={tiny_ml100k}"]
+    assert main([*command, f"--cache_dir={tmp_path}/cache", "--train_batch_size=256"]) == 0
+    events = pd.read_csv(
+        Path(tiny_ml100k, "tiny", "tiny.inter"), sep="\t", dtype={"item_id:token": str, "user_id:token": str}
+    )
+    events.columns = [column.split(":")[0] for column in events]
+    events = events.sort_values(["user_id", "timestamp"], kind="stable")
+    histories = events.groupby("user_id")["item_id"].agg(list)
+    popularity = pd.Series(np.concatenate([items[:-2] for items in histories])).value_counts()
+
+    rows = json.loads(Path("out/results.json").read_text())
+    assert [row["model"] for row in rows] == ["TIGER", "SASRec"]
+    for row in rows:
+        ranks = read_ranks("out", row["model"], row["stage"], row["seed"])
+        for metric, value in row["test"].items():
+            assert round(mean_metric(user_metric(ranks["rank"], metric, ranks.attrs["depth"])), 6) == value, metric
+        assert sorted(ranks["user"]) == sorted(histories.index)
+        assert list(ranks["target"]) == [histories[user][-1] for user in ranks["user"]]
+        assert list(ranks["history_length"]) == [len(histories[user]) - 1 for user in ranks["user"]]
+        assert list(ranks["popularity"]) == [popularity.get(item, 0) for item in ranks["target"]]
+    tiger, sasrec = (read_ranks("out", name, "", 2020) for name in ("TIGER", "SASRec"))
+    assert tiger.attrs["depth"] == 10 and tiger["rank"].max() <= 10 and tiger["rank"].isna().any()
+    # scores rank the whole catalogue
+    assert sasrec.attrs["depth"] == events["item_id"].nunique() >= sasrec["rank"].max() > 10
+    assert not sasrec["rank"].isna().any()
+
+    for row in rows:
+        (stage,) = read_curves("out", row["model"], row["seed"])
+        assert stage["stage"] == "" and stage["valid"] == row["valid"] and 0 <= stage["epoch"] < 2
+        assert len(stage["curves"]) == 2 and all(epoch["loss"] > 0 for epoch in stage["curves"])
+        assert stage["curves"][stage["epoch"]]["valid"] == row["valid"]["ndcg@10"]
+        assert stage["seconds"] == pytest.approx(row["train_seconds"], abs=0.06)
+
+
+def test_metrics_that_need_scores_leave_ranks_as_they_are(tiny_ml100k, tmp_path):
+    command = [*SMALL, f"--data_path={tiny_ml100k}", f"--cache_dir={tmp_path}/cache", "--model=TIGER", "--epochs=1"]
+    command = [option for option in command if not option.startswith(("--metrics", "--epochs=2"))]
+    assert main([*command, "--output_dir=few", "--metrics=[Recall,NDCG]"]) == 0
+    assert main([*command, "--output_dir=many", "--metrics=[Recall,NDCG,GAUC]"]) == 0
+    few, many = (read_ranks(folder, "TIGER", "", 2020) for folder in ("few", "many"))
+    reached = few["rank"].notna()
+    assert reached.any() and list(many["rank"][reached]) == list(few["rank"][reached])
+    assert many.attrs["depth"] == 10
