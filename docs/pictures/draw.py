@@ -48,9 +48,9 @@ def canvas(width: float, height: float) -> tuple[plt.Figure, Axes]:
     return figure, axes
 
 
-def save(figure: plt.Figure, name: str) -> None:
-    """Write ``name``.svg beside this file."""
-    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+def save(figure: plt.Figure, name: str, figures: str | None = None) -> None:
+    """Write ``name``.svg beside this file; ``figures`` are what it shows, so that a test sees when they are old."""
+    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None, "Description": figures})
     plt.close(figure)
 
 
@@ -110,7 +110,7 @@ def draw_overview() -> None:
         box(axes, 9.85, y, 1.85 * share, 0.32, face=ACCENT if place == 0 else "#a9c7e2")
         axes.text(9.95, y + 0.15, item, fontsize=9.5, va="center", color="white" if place == 0 else INK)
     draw_bars(figure.add_axes((0.055, 0.075, 0.925, 0.4)))
-    save(figure, "overview")
+    save(figure, "overview", str(read_headline()))
 
 
 def draw_bars(axes: Axes) -> None:
@@ -131,7 +131,7 @@ def draw_bars(axes: Axes) -> None:
         for peer, value in row[4]:
             axes.hlines(value, group - 0.42, group + 0.42, color=WARM, linestyle=(0, (4, 2)), linewidth=1.4, zorder=3)
             below = value < max(figure for _, figure in row[4])
-            x, y, side = (group + 0.1, value - 0.001, "center") if below else (group + 0.43, value + 0.0012, "right")
+            x, y, side = (group + 0.13, value - 0.001, "center") if below else (group + 0.43, value + 0.0012, "right")
             text = f"{peer} {value:.4f}".replace(" 0.", " .")
             axes.text(
                 x,
