@@ -27,6 +27,21 @@ from recbole_stream.training.schedule import Schedule
 __all__ = ["STREAMRecTrainer", "Stage", "TIGERTrainer"]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A stage to come.
+
+    Attributes:
+        objective: makes what the stage optimises; called when the stages before it have ended.
+        schedule: its epochs, rates and patience.
+        evaluate_first: whether the model as it enters the stage competes for the stage's best epoch.
+    """
+
+    objective: Callable[[], Objective]
+    schedule: Schedule
+    evaluate_first: bool = False
+
+
 @dataclass
 class Stage:
     """A finished stage.
@@ -59,7 +74,7 @@ class GenerativeTrainer(Trainer):
 
     @property
     def final(self) -> Stage:
-        # the earlier stage wins a tie: a later one has to earn its cost
+        # max takes the first of equals: the earlier stage, which costs less
         return max(self.stages, key=lambda stage: stage.result.valid[self.valid_metric])
 
     def fit(
@@ -81,10 +96,8 @@ class GenerativeTrainer(Trainer):
         self.logger.disabled = not verbose
         samples = samples_of(train_data._dataset).to(self.device)
         try:
-            for number, (make_objective, schedule, evaluate_first) in enumerate(self.plan(samples)):
-                self._stage(
-                    number, make_objective(), schedule, evaluate_first, samples, valid_data, show_progress, callback_fn
-                )
+            for number, plan in enumerate(self.plan(samples)):
+                self._stage(number, plan, samples, valid_data, show_progress, callback_fn)
             self.conclude(valid_data, show_progress)
         finally:
             self.logger.disabled = False
@@ -97,9 +110,8 @@ class GenerativeTrainer(Trainer):
         self.logger.info(f"the final checkpoint is {final.result.name}: {final.file}")
         return self.best_valid_score, self.best_valid_result
 
-    def plan(self, samples: Samples) -> list[tuple[Callable[[], Objective], Schedule, bool]]:
-        """The stages: how to make the objective once the stages before have ended, its schedule, and whether
-        the model as it enters competes for the stage's best epoch."""
+    def plan(self, samples: Samples) -> list[Plan]:
+        """The stages on these training samples, in order."""
         raise NotImplementedError
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
@@ -126,21 +138,19 @@ class GenerativeTrainer(Trainer):
     def _stage(
         self,
         number: int,
-        objective: Objective,
-        schedule: Schedule,
-        evaluate_first: bool,
+        plan: Plan,
         samples: Samples,
         valid_data: AbstractDataLoader,
         show_progress: bool,
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
-        self.model.objective = objective
-        # each stage draws from a seed of its own, so that one taken up later draws the same
+        self.model.objective = objective = plan.objective()
+        # each stage draws from a seed of its own, so that a resumed one draws the same
         torch.manual_seed(self.config["seed"] + number)
         result = train_stage(
             self.model.network,
             objective,
-            schedule,
+            plan.schedule,
             samples,
             lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
             self.valid_metric,
@@ -148,7 +158,7 @@ class GenerativeTrainer(Trainer):
             writer=self.tensorboard,
             progress=stage_progress(self.config, number, self.model.fingerprint),
             on_epoch=callback_fn,
-            evaluate_first=evaluate_first,
+            evaluate_first=plan.evaluate_first,
             show_progress=show_progress,
         )
         self._finish(result)
@@ -179,7 +189,7 @@ class GenerativeTrainer(Trainer):
         if self._needs_matrices(eval_data):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
-            broadcast(lambda: None)  # which has written it by then
+            broadcast(lambda: None)  # all wait until the first process has written the file
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
         return self._measure(self._hits(eval_data, show_progress))
@@ -220,17 +230,27 @@ class GenerativeTrainer(Trainer):
 class TIGERTrainer(GenerativeTrainer):
     """One stage: cross-entropy over the target's tokens."""
 
-    def plan(self, samples: Samples) -> list[tuple[Callable[[], Objective], Schedule, bool]]:
-        return [(self.model.first_objective, self.schedule("epochs", "learning_rate", "stopping_step"), False)]
+    def plan(self, samples: Samples) -> list[Plan]:
+        return [Plan(self.model.first_objective, self.schedule("epochs", "learning_rate", "stopping_step"))]
 
 
 class STREAMRecTrainer(GenerativeTrainer):
-    """Pretraining, fine-tuning on collected reasoning, GRPO."""
+    """Pretraining, fine-tuning on collected reasoning, GRPO, the matching tower."""
 
-    def plan(self, samples: Samples) -> list[tuple[Callable[[], Objective], Schedule, bool]]:
-        config, network, similar = self.config, self.model.network, self.model.similar
+    def plan(self, samples: Samples) -> list[Plan]:
+        stages = [self._pretrain(), self._finetune(samples), self._reinforce()]
+        return stages if self.model.network.deliberation is None else [*stages, self._match()]
 
-        def finetune() -> Objective:
+    def _pretrain(self) -> Plan:
+        """Stage 1 (Eq. 9-11)."""
+        schedule = self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience")
+        return Plan(self.model.first_objective, schedule)
+
+    def _finetune(self, samples: Samples) -> Plan:
+        """Stage 2 (Eq. 12-19)."""
+        config, network = self.config, self.model.network
+
+        def objective() -> Objective:
             network.freeze_reference(one_decoder=not config["pretrain_similar"])
             if config["finetune_init"] == "direct":
                 network.start_from_direct()
@@ -248,10 +268,22 @@ class STREAMRecTrainer(GenerativeTrainer):
                 label_smoothing=config["label_smoothing"],
             )
             return Finetune(
-                network, samples, similar, options, config["train_batch_size"], self.precision, config["show_progress"]
+                network,
+                samples,
+                self.model.similar,
+                options,
+                config["train_batch_size"],
+                self.precision,
+                config["show_progress"],
             )
 
-        def reinforce() -> Objective:
+        return Plan(objective, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"))
+
+    def _reinforce(self) -> Plan:
+        """Stage 3 (Eq. 20-27)."""
+        config = self.config
+
+        def objective() -> Objective:
             options = ReinforceOptions(
                 group=config["group_size"],
                 updates=config["reinforce_updates"],
@@ -262,44 +294,36 @@ class STREAMRecTrainer(GenerativeTrainer):
                 weights=config["reward_weights"],
                 positions=config["reinforce_positions"],
             )
-            return Reinforce(network, self.model.trie, similar, options)
+            return Reinforce(self.model.network, self.model.trie, self.model.similar, options)
 
-        def match() -> Objective:
-            self.model.load_state_dict(self._final_weights)  # what generates best is what the states stand beside
-            return Match(network)
+        schedule = self.schedule(
+            "reinforce_epochs",
+            "reinforce_learning_rate",
+            "reinforce_patience",
+            batch_size=config["reinforce_batch_size"],
+            samples_per_epoch=config["reinforce_samples"],
+            updates_per_batch=config["reinforce_updates"],
+            warmup_steps=0,
+            ema=0.0,
+        )
+        return Plan(objective, schedule, evaluate_first=True)
 
-        stages = [
-            (
-                self.model.first_objective,
-                self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience"),
-                False,
-            ),
-            (finetune, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"), False),
-            (
-                reinforce,
-                self.schedule(
-                    "reinforce_epochs",
-                    "reinforce_learning_rate",
-                    "reinforce_patience",
-                    batch_size=config["reinforce_batch_size"],
-                    samples_per_epoch=config["reinforce_samples"],
-                    updates_per_batch=config["reinforce_updates"],
-                    warmup_steps=0,
-                    ema=0.0,
-                ),
-                True,
-            ),
-        ]
-        if network.deliberation is not None:
-            schedule = self.schedule("matching_epochs", "matching_learning_rate", "matching_patience", ema=0.0)
-            stages.append((match, schedule, False))
-        return stages
+    def _match(self) -> Plan:
+        """The matching tower of the deliberation."""
+
+        def objective() -> Objective:
+            self.model.load_state_dict(self._final_weights)  # the stage that generates best so far
+            return Match(self.model.network)
+
+        schedule = self.schedule("matching_epochs", "matching_learning_rate", "matching_patience", ema=0.0)
+        return Plan(objective, schedule)
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
         """Learn to deliberate, on the validation split.
 
-        Its validation metric ranks each user by what was fitted on others (except where a metric needs RecBole's
-        matrices): of users that it has learnt from it would promise too much.
+        The weights and the verifier are fitted on validation users, and would look too good on these same users. The
+        validation metric therefore ranks each user by what was fitted on the others (except where a metric needs
+        RecBole's matrices).
         """
         slow = self.model.network.deliberation
         if slow is None:

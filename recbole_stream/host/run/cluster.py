@@ -95,7 +95,7 @@ def run_jobs(
             given = arguments(config)
             if given is not None:
                 waiting.remove(config)
-                # pickled here, because a worker has to know the user's own models before it reads them
+                # pickled here: a worker registers the user's own models first and unpickles them then
                 running[job.remote(plugin_list(config["plugins"]), pickle.dumps(given), cpus, gpus)] = config
         (done, *_), _ = ray.wait(list(running))
         config = running.pop(done)

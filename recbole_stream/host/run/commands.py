@@ -60,7 +60,7 @@ def guarded(arguments: Sequence[str], usage: str, action: Callable[[dict[str, An
         print("Interrupted.", file=sys.stderr)
         return 130
     except Exception as fault:
-        if int(os.environ.get("RANK", 0)) > 0:  # one of several processes, of which the first says it
+        if int(os.environ.get("RANK", 0)) > 0:  # the first of several processes prints the error
             return 2 if isinstance(fault, InputError) else 1
         if debug:
             traceback.print_exc()
@@ -68,7 +68,7 @@ def guarded(arguments: Sequence[str], usage: str, action: Callable[[dict[str, An
         if isinstance(fault, InputError):
             print(f"Error: {fault}", file=sys.stderr)
             return 2
-        # a fault of ours or of RecBole's: its own words, and the way to see more
+        # a bug, ours or RecBole's: print its message, and how to see the traceback
         words = " ".join(str(fault).split()) or type(fault).__name__
         print(f"Error: {words} (--debug shows where)", file=sys.stderr)
         return 1

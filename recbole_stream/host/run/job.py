@@ -47,7 +47,7 @@ from recbole_stream.training.processes import is_first
 
 __all__ = ["configure", "given_keys", "run_job", "train_job"]
 
-# keys of the run as a whole, which no model's configuration contains
+# keys of the whole run; no model's configuration contains them
 _RUN_KEYS = ("model", "dataset", "config_files", "output_dir", "resume")
 
 
@@ -56,7 +56,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
 
     Args:
         name: of the model.
-        names: all models of the command, to each of which a key may mean something.
+        names: all models of the command; a key may belong to any of them.
         dataset: its name.
         options: the command's keys and values, ``config_files`` a list.
         folder: of the run.
@@ -69,10 +69,10 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     register_plugins(plugins)
     try:
         model_class = get_model(name)
-    except (ValueError, AttributeError, ImportError):  # the last place where RecBole looks needs lightgbm
+    except (ValueError, AttributeError, ImportError):  # ImportError: RecBole's last module needs lightgbm
         own = f" and those of {', '.join(plugins)}" if plugins else ""
         raise InputError(f"There is no model {name!r}: STREAMRec, TIGER and RecBole's models{own} are there.") from None
-    # one command serves several models: a key has to mean something to one of them
+    # one command serves several models, and a key that belongs to one of them is no mistake
     known = known_keys(name)
     check_keys(given, known.union(*map(known_keys, names)), name)
     given = {key: value for key, value in given.items() if key in known}
@@ -85,7 +85,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     ours = issubclass(model_class, (TIGER, STREAMRec))
     keys = read_keys([*model_files(name), *files]) | given
     if not ours and model_class.type == ModelType.SEQUENTIAL and keys.get("loss_type") == "CE":
-        given.setdefault("train_neg_sample_args", None)  # RecBole insists; cross-entropy takes no negatives
+        given.setdefault("train_neg_sample_args", None)  # RecBole refuses cross-entropy with negatives
     config = Config(
         model=name,
         dataset=dataset,
@@ -216,7 +216,7 @@ def _prepare(
     logger.info(config)
     dataset = _load(config)
     logger.info(dataset)
-    if not isinstance(dataset, SemanticIDDataset):  # which has checked it
+    if not isinstance(dataset, SemanticIDDataset):  # our own datasets check their users themselves
         check_users(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     init_seed(config["seed"], config["reproducibility"])
@@ -239,7 +239,7 @@ def _load(config: Config) -> Dataset:
     except URLError as fault:
         folder = Path(config["data_path"])
         if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # made for the download; left there, it would pass for the data set
+            folder.rmdir()  # an empty folder would be taken for the data set next time
         raise InputError(
             f"The data set {config['dataset']!r} could not be downloaded ({fault.reason}): put its files into {folder}, "
             "see dataset/README.md."
@@ -253,7 +253,7 @@ def _parameters(model: torch.nn.Module) -> int:
 
 
 def _log_into(file: Path) -> None:
-    """Let the root logger, which is RecBole's, write into the run's folder too."""
+    """Let RecBole's logger, the root logger, write into the run's folder too."""
     logger = getLogger()
     if any(getattr(handler, "baseFilename", None) == str(file.resolve()) for handler in logger.handlers):
         return

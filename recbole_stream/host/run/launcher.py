@@ -106,8 +106,9 @@ def _take_part(rank: int, action: Action, options: dict[str, Any], command: list
 def _leave(rank: int) -> None:
     """End a process that has done its part.
 
-    As it unwinds, torch's threads now and then abort it ("terminate called without an active exception"), which would
-    fail a run whose results are written. The first process unwinds: it has files to flush.
+    While Python shuts down, torch's threads now and then abort a process ("terminate called without an active
+    exception"), and a run whose results are written would count as failed. The first process shuts down as usual,
+    because it has files to flush.
     """
     if rank:
         sys.stdout.flush()

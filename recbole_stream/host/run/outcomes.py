@@ -61,7 +61,7 @@ class Watch:
         self.epochs[epoch] = float(valid), self.seconds
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs, whose time goes on where it was killed."""
+        """What a resumed training needs: its time goes on from there."""
         return {"epochs": self.epochs, "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ def outcomes_of(trainer: Trainer, watch: Watch) -> list[Outcome]:
 
     Args:
         trainer: after its ``fit``.
-        watch: made right before ``fit``, which called it.
+        watch: made right before ``fit`` and given to it as ``callback_fn``.
     """
     if isinstance(trainer, GenerativeTrainer):
         before = [0.0, *(stage.seconds for stage in trainer.stages)]

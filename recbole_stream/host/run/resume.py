@@ -1,9 +1,9 @@
 """Trainings that go on where they were killed and end as if they had not been.
 
-Our own stages are kept by ``training.loop``. For RecBole's models its
-``Trainer.resume_checkpoint`` does not do: it knows the best epoch, not the
-last one, and neither the random states, nor the order in which the loader
-shuffles, nor the best result. Here all of it is kept between two epochs.
+``training.loop`` keeps the progress of our own stages. For RecBole's models its
+``Trainer.resume_checkpoint`` is not enough: it restores the best epoch instead of
+the last one, and it lacks the random states, the order in which the loader shuffles
+and the best result. Here all of these are kept between two epochs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from recbole_stream.training.processes import broadcast, is_first
 
 __all__ = ["checkpoint_file", "fit", "stage_progress"]
 
-# keys that may change between a run and its resumption: where things lie, what trains, and what is shown
+# keys that may change between a run and its resumption: paths, devices, and what is shown
 _PLACES = ("checkpoint_dir", "resume_dir", "data_path", "cache_dir")
 _MACHINES = ("gpu_id", "local_rank", "offset", "nproc", "world_size", "ip", "port", "single_spec")
 _SHOWN = ("state", "verbose", "show_progress", "save_seconds")
 
 
 class Clock(Protocol):
-    """How long a training has taken, which is kept and resumed with it."""
+    """How long a training has taken; its state is a part of the progress."""
 
     @property
     def seconds(self) -> float: ...
@@ -43,10 +43,10 @@ class Clock(Protocol):
 
 
 def checkpoint_file(config: Config) -> str | None:
-    """The best checkpoint of a training that can be resumed, which overwrites that of its killed part.
+    """The file of the best checkpoint: one name before and after a kill, so that a resumed training overwrites it.
 
     Returns:
-        None where no progress is kept, and RecBole's names with the time in them are better.
+        None where no progress is kept; RecBole's name, which holds the time, then stays.
     """
     if not config["resume_dir"]:
         return None
@@ -72,7 +72,7 @@ def _file(config: Config, part: str) -> Path:
 
 
 class _TimeIsUp(Exception):
-    """Ends a training of RecBole's, whose loop cannot be told to stop."""
+    """Ends a training of RecBole's: its loop has no other way to stop early."""
 
 
 def fit(
@@ -89,7 +89,7 @@ def fit(
     another ``fit`` than ``Trainer``'s, such as the pretraining of S3Rec, have no limit and begin anew when resumed.
 
     Args:
-        trainer: of one of our models, which keep and limit their stages themselves, or of RecBole's.
+        trainer: RecBole's or ours; ours keeps and limits its stages itself.
         train_data, valid_data: its data.
         callback: called with the epoch and its validation metric after each validation.
         clock: of the training; kept beside that of RecBole's models.
@@ -98,7 +98,7 @@ def fit(
     trainer.saved_model_file = checkpoint_file(config) or trainer.saved_model_file
     way, limit = type(trainer).fit, config["max_train_seconds"] or 0
     if way is not Trainer.fit:
-        if way.__module__ == Trainer.__module__:  # another one of RecBole's
+        if way.__module__ == Trainer.__module__:  # of a class derived from Trainer
             getLogger().info(f"The trainer of {config['model']} keeps no progress: interrupted, it begins anew.")
             if limit:
                 getLogger().warning(
@@ -119,13 +119,13 @@ def fit(
     stock = trainer._train_epoch
 
     def train_epoch(data: AbstractDataLoader, epoch: int, *arguments: Any, **named: Any) -> Any:
-        if progress and epoch > trainer.start_epoch:  # what came before has ended, early stopping included
+        if progress and epoch > trainer.start_epoch:  # the epoch before has ended, its validation too
             progress.save(kept.state_dict(epoch))
         return stock(data, epoch, *arguments, **named)
 
     def validated(epoch: int, valid: float) -> None:
         callback(epoch, valid)
-        if 0 < limit < broadcast(lambda: clock.seconds):  # the processes' own clocks differ
+        if 0 < limit < broadcast(lambda: clock.seconds):  # the clock of the first process decides for all
             raise _TimeIsUp
 
     trainer._train_epoch = train_epoch
@@ -137,7 +137,7 @@ def fit(
             f"{config['model']} ends after {epochs} epochs: {limit:g} seconds (max_train_seconds) have passed."
         )
     finally:
-        del trainer._train_epoch  # the class's again
+        del trainer._train_epoch  # the method of the class shows again
     if progress:
         progress.save(kept.state_dict(trainer.epochs, ended=True))
 
@@ -165,7 +165,7 @@ class _Kept:
             "other": trainer.model.other_parameter(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self._optimizers()},
             "values": {name: getattr(trainer, name) for name in self._VALUES},
-            # what a loader shuffles by, and what its workers draw by
+            # generators of the shuffling and of the loader's workers
             "loaders": [loader.generator.get_state() for loader in self.loaders],
             "clock": self.clock.state_dict(),
             "best": best.read_bytes() if best.exists() else None,
@@ -183,7 +183,7 @@ class _Kept:
         for loader, generator in zip(self.loaders, state["loaders"]):
             loader.generator.set_state(generator)
         self.clock.load_state_dict(state["clock"])
-        if state["best"] is not None and is_first():  # the file may be of an epoch that is trained again
+        if state["best"] is not None and is_first():  # the file may hold a later epoch, which is now trained again
             replace_file(trainer.saved_model_file, lambda file: file.write(state["best"]))
 
 

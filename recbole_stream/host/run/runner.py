@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from logging import getLogger
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from recbole.config import Config
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_ray, check_share, locate_data
+from recbole_stream.host.run.folder import open_folder, record_command
 from recbole_stream.host.run.job import configure, run_job
 from recbole_stream.reporting.comparison import (
     Comparison,
@@ -30,7 +29,6 @@ from recbole_stream.reporting.results import (
     RESULTS_FILE,
     Row,
     read_results,
-    write_atomically,
     write_results,
 )
 from recbole_stream.reporting.tables import text_table, write_tables
@@ -57,78 +55,119 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     Raises:
         InputError: something the user gave cannot be used; nothing was trained.
     """
-    options = dict(options)
-    # where to train is no part of what is trained: a run may go on elsewhere
-    address, cpus, gpus = (options.pop(key, default) for key, default in CLUSTER.items())
-    folder, options, command = broadcast(lambda: _open_folder(options, command))
-    if address is not None:
-        folder = folder.resolve()  # workers have folders of their own
+    table = _Run(options, command)
+    table.begin()
+    table.train()
+    return table.conclude()
+
+
+class _Run:
+    """A run in its steps: all is checked when the object is made; then :meth:`begin`, :meth:`train`, :meth:`conclude`.
+
+    Attributes:
+        folder: of the run.
+        names: its models, in the order of the table.
+        configs: one for each training, in the order in which they train.
+        done: (model, seed) -> the rows of a training that has ended.
+    """
+
+    def __init__(self, options: Mapping[str, Any], command: Sequence[str]) -> None:
+        options = dict(options)
+        # where to train is no part of what is trained: a run may go on elsewhere
+        self.address, self.cpus, self.gpus = (options.pop(key, default) for key, default in CLUSTER.items())
+        self.folder, options, self.command = broadcast(lambda: open_folder(options, command))
+        if self.address is not None:
+            self.folder = self.folder.resolve()  # workers have folders of their own
+        self.names = _names(options)
+        dataset = str(options.get("dataset", "ml-100k"))
+        self.options = options = locate_data(options, dataset)
+        seeds, self.references = _seeds(options), _references(options, self.names)
+        self.configs = [
+            _configure(name, self.names, dataset, options, self.folder, seed)
+            for seed in seeds
+            for name in _by_budget(self.names)
+        ]
+        if self.address is not None:
+            _join(self.address, self.cpus, self.gpus, self.configs)
+        self.done: dict[tuple[str, int], list[Row]] = {}
+
+    def begin(self) -> None:
+        """Make the folder a run's, and read what a run that goes on has finished."""
+        if is_first():
+            record_command(self.folder, self.options, self.command)
+        for row in broadcast(lambda: _finished(self.folder)):
+            self.done.setdefault((row.model, row.seed), []).append(row)
+
+    def train(self) -> None:
+        """Train what is not done, one after another or on a cluster."""
+        waiting = []
+        for config in self.configs:
+            if (config["model"], config["seed"]) in self.done:
+                getLogger().info(f"{config['model']} with seed {config['seed']} was finished before.")
+            else:
+                waiting.append(config)
+        try:
+            if self.address is None:
+                for config in waiting:
+                    self._ended(config, run_job(*self._arguments(config)))
+            else:
+                from recbole_stream.host.run.cluster import run_jobs  # imports Ray
+
+                run_jobs(waiting, self._arguments, self._ended, self.cpus, self.gpus)
+        except InputError:
+            if is_first() and not self.done and not (self.folder / "checkpoints").exists():
+                (self.folder / COMMAND_FILE).unlink()  # nothing was trained: the corrected command may take the folder
+            raise
+
+    def _arguments(self, config: Config) -> tuple[Config, Path, Sequence[str], Path] | None:
+        """Those of ``run_job``; None for a TIGER whose budget is not known yet."""
+        name, seed = config["model"], config["seed"]
+        if name == "TIGER" and "STREAMRec" in self.names and not config["max_train_seconds"]:
+            if ("STREAMRec", seed) not in self.done:
+                return None
+            config["max_train_seconds"] = self.done["STREAMRec", seed][-1].train_seconds
+        # each seed has semantic IDs of its own
+        tokenizer = self.folder / f"tokenizer-seed{seed}" if "seeds" in self.options else self.folder
+        return config, self.folder, self.command, tokenizer
+
+    def _ended(self, config: Config, rows: list[Row]) -> None:
+        # the processes measure different times: all take the rows of the first
+        self.done[config["model"], config["seed"]] = broadcast(lambda: rows)
+        if is_first():
+            _write(self._rows(), self.folder)
+
+    def _rows(self) -> list[Row]:
+        """By model as named, then by seed as given, in whichever order the trainings have ended."""
+        seeds = dict.fromkeys(config["seed"] for config in self.configs)
+        return [row for name in self.names for seed in seeds for row in self.done.get((name, seed), [])]
+
+    def conclude(self) -> list[Row]:
+        """Write and print the tables, the paired tests and the page; returns the rows."""
+        rows = self._rows()
+        if not is_first():
+            return rows
+        _write(rows, self.folder)  # a kill may have come between the results and their tables
+        shutil.rmtree(self.folder / "progress", ignore_errors=True)
+        print("\n" + text_table(rows))
+        comparisons = _compare(rows, self.references, self.folder)
+        if comparisons:
+            write_comparison(self.folder, comparisons)
+            print("\n" + comparison_text(comparisons))
+        write_report(self.folder)
+        print(f"\nWritten to {self.folder}", flush=True)
+        return rows
+
+
+def _names(options: Mapping[str, Any]) -> list[str]:
+    """The models of the run; TIGER, which is STREAMRec without reasoning, joins it.
+
+    Raises:
+        InputError: no model is named.
+    """
     names = list(options.get("model") or [])
     if not names:
         raise InputError("No model is named: add --model=STREAMRec.")
-    if "STREAMRec" in names and "TIGER" not in names:
-        names.insert(0, "TIGER")  # the fast twin, in the same table
-    dataset = str(options.get("dataset", "ml-100k"))
-    options = locate_data(options, dataset)
-    seeds, references = _seeds(options), _references(options, names)
-    # all faults come to light here, before any training
-    configs = [_configure(name, names, dataset, options, folder, seed) for seed in seeds for name in _by_budget(names)]
-    if address is not None:
-        _join(address, cpus, gpus, configs)
-
-    if is_first():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / COMMAND_FILE, json.dumps({"command": command, "options": options}, indent=1))
-    done: dict[tuple[str, int], list[Row]] = {}
-    for row in broadcast(lambda: _finished(folder)):
-        done.setdefault((row.model, row.seed), []).append(row)
-
-    def arguments(config: Config) -> tuple[Config, Path, Sequence[str], Path] | None:
-        """Those of ``run_job``; None for a TIGER whose budget is not known yet."""
-        name, seed = config["model"], config["seed"]
-        if name == "TIGER" and "STREAMRec" in names and not config["max_train_seconds"]:
-            if ("STREAMRec", seed) not in done:
-                return None
-            config["max_train_seconds"] = done["STREAMRec", seed][-1].train_seconds
-        # semantic IDs follow the seed as everything does
-        return config, folder, command, folder / f"tokenizer-seed{seed}" if "seeds" in options else folder
-
-    def ended(config: Config, outcome: list[Row]) -> None:
-        done[config["model"], config["seed"]] = broadcast(lambda: outcome)  # the processes' own clocks differ
-        if is_first():
-            _write(_ordered(done, names, configs), folder)
-
-    waiting = []
-    for config in configs:
-        if (config["model"], config["seed"]) in done:
-            getLogger().info(f"{config['model']} with seed {config['seed']} was finished before.")
-        else:
-            waiting.append(config)
-    try:
-        if address is None:
-            for config in waiting:
-                ended(config, run_job(*arguments(config)))
-        else:
-            from recbole_stream.host.run.cluster import run_jobs  # imports Ray
-
-            run_jobs(waiting, arguments, ended, cpus, gpus)
-    except InputError:
-        if is_first() and not done and not (folder / "checkpoints").exists():
-            (folder / COMMAND_FILE).unlink()  # no run has begun: the corrected command may take the folder
-        raise
-    rows = _ordered(done, names, configs)
-    if not is_first():
-        return rows
-    _write(rows, folder)  # a kill may have come between the results and their tables
-    shutil.rmtree(folder / "progress", ignore_errors=True)
-    print("\n" + text_table(rows))
-    comparisons = _compare(rows, references, folder)
-    if comparisons:
-        write_comparison(folder, comparisons)
-        print("\n" + comparison_text(comparisons))
-    write_report(folder)
-    print(f"\nWritten to {folder}", flush=True)
-    return rows
+    return ["TIGER", *names] if "STREAMRec" in names and "TIGER" not in names else names
 
 
 def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> None:
@@ -147,7 +186,7 @@ def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> 
 
 
 def _by_budget(names: Sequence[str]) -> list[str]:
-    """The order of training: STREAMRec comes first, what it took is TIGER's budget."""
+    """The order of training: STREAMRec comes first, because TIGER may train as long as STREAMRec has."""
     return sorted(names, key=lambda name: name != "STREAMRec")
 
 
@@ -209,37 +248,6 @@ def _compare(rows: Sequence[Row], references: Sequence[str], folder: Path) -> li
         return []
     cutoff = min([10, *(ranks.attrs["depth"] for entry in entries.values() for ranks in entry.ranks)])
     return compare_entries([(entries[a], entries[b]) for a, b in pairs], [f"ndcg@{cutoff}", f"recall@{cutoff}"])
-
-
-def _ordered(done: Mapping[tuple[str, int], list[Row]], names: Sequence[str], configs: Sequence[Config]) -> list[Row]:
-    """The rows by model as named, then by seed as given, in whichever order the trainings have ended."""
-    seeds = dict.fromkeys(config["seed"] for config in configs)
-    return [row for name in names for seed in seeds for row in done.get((name, seed), [])]
-
-
-def _open_folder(options: dict[str, Any], command: Sequence[str]) -> tuple[Path, dict[str, Any], list[str]]:
-    """The folder of the run, its options and its command: those given, or those with which the run that goes on began."""
-    resumed, given = options.pop("resume", None), options.pop("output_dir", None)
-    if resumed:
-        folder = Path(str(resumed))
-        if not (folder / COMMAND_FILE).is_file():
-            raise InputError(f"{folder} holds no run to go on with: it has no {COMMAND_FILE}.")
-        begun = json.loads((folder / COMMAND_FILE).read_text())
-        before = begun["options"]
-        changed = [key for key, value in options.items() if before.get(key) != value]
-        if changed:
-            raise InputError(f"A resumed run keeps its options, but {changed[0]} is another one: leave it out.")
-        for half in folder.rglob(".*.tmp"):  # files that a kill left half-written
-            half.unlink()
-        return folder, before, begun["command"]
-    if given is None:
-        models = "-".join(options.get("model") or ["run"])
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        given = f"results/{options.get('dataset', 'ml-100k')}-{models}-{stamp}"
-    folder = Path(str(given))
-    if (folder / COMMAND_FILE).exists():
-        raise InputError(f"{folder} already holds a run: choose another --output_dir, or go on with --resume={folder}.")
-    return folder, options, list(command)
 
 
 def _finished(folder: Path) -> list[Row]:
