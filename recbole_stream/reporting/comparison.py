@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_stream.errors import InputError
-from recbole_stream.reporting.layout import MISSING, latex, markdown, plain
+from recbole_stream.reporting.layout import MISSING, latex, markdown, p_value, plain
 from recbole_stream.reporting.ranks import read_ranks, split_metric, user_metric
 from recbole_stream.reporting.results import Row, write_atomically
 from recbole_stream.reporting.statistics import Paired, compare_paired, holm
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 COMPARISON_FILE = "comparison"
-# a test user and what is asked about them
+# identifies a test user and the item to be ranked for them; both models must have the same
 _KEY = ["user", "target", "history_length"]
 _NOTE = (
     "{users} test users; a metric is averaged over a model's seeds first. The difference A - B comes with its 95% "
@@ -64,7 +64,7 @@ class Entry:
 
 @dataclass
 class Comparison:
-    """A line of the table: A against B by one metric; ``holm_*`` are corrected over the whole table."""
+    """A line of the table: A against B by one metric; the p-values ``holm_*`` are corrected over the whole table."""
 
     a: str
     b: str
@@ -146,8 +146,8 @@ def compare_entries(pairs: Sequence[tuple[Entry, Entry]], metrics: Sequence[str]
             )
     for test in ("bootstrap", "wilcoxon"):
         corrected = holm([getattr(comparison.result, f"p_{test}") for comparison in comparisons])
-        for comparison, p_value in zip(comparisons, corrected):
-            setattr(comparison, f"holm_{test}", float(p_value))
+        for comparison, p in zip(comparisons, corrected):
+            setattr(comparison, f"holm_{test}", float(p))
     return comparisons
 
 
@@ -173,14 +173,20 @@ def _user_means(entry: Entry, metric: str, key: pd.DataFrame, names: str) -> np.
 
 def comparison_markdown(comparisons: Sequence[Comparison]) -> str:
     """A Markdown table with a paragraph that says what was tested; significant differences are bold."""
-    bold = lambda text, significant: f"**{text}**" if significant else text  # noqa: E731
-    return markdown(*_cells(comparisons, bold)) + "\n" + _note(comparisons) + _BOLD + "\n"
+
+    def mark(text: str, significant: bool) -> str:
+        return f"**{text}**" if significant else text
+
+    return markdown(*_cells(comparisons, mark)) + "\n" + _note(comparisons) + _BOLD + "\n"
 
 
 def comparison_latex(comparisons: Sequence[Comparison]) -> str:
     """The same table for LaTeX (package booktabs), the paragraph as a comment."""
-    bold = lambda text, significant: rf"\textbf{{{text}}}" if significant else text  # noqa: E731
-    headings, lines, names = _cells(comparisons, bold)
+
+    def mark(text: str, significant: bool) -> str:
+        return rf"\textbf{{{text}}}" if significant else text
+
+    headings, lines, names = _cells(comparisons, mark)
     lines = [line[:names] + [_latex_number(cell) for cell in line[names:]] for line in lines]
     return f"% {_note(comparisons)}{_BOLD}\n" + latex(headings, lines, names)
 
@@ -230,9 +236,9 @@ def _note(comparisons: Sequence[Comparison]) -> str:
 
 
 def _cells(
-    comparisons: Sequence[Comparison], bold: Callable[[str, bool], str]
+    comparisons: Sequence[Comparison], mark: Callable[[str, bool], str]
 ) -> tuple[list[str], list[list[str]], int]:
-    """Headings, cells, and how many columns hold names."""
+    """Headings, cells, and how many columns hold names; ``mark`` makes a significant difference stand out."""
     lines = []
     for c in comparisons:
         r = c.result
@@ -244,12 +250,12 @@ def _cells(
                 c.metric,
                 f"{r.mean_a:.4f}",
                 f"{r.mean_b:.4f}",
-                bold(f"{r.difference:+.4f}", significant),
+                mark(f"{r.difference:+.4f}", significant),
                 MISSING if math.isnan(r.relative) else f"{r.relative:+.1%}",
                 f"[{r.low:+.4f}, {r.high:+.4f}]",
                 f"{r.effect:+.3f}",
-                _p_value(c.holm_bootstrap),
-                _p_value(c.holm_wilcoxon),
+                p_value(c.holm_bootstrap),
+                p_value(c.holm_wilcoxon),
             ]
         )
     means = ["A mean", "B mean", "difference", "relative", "95% interval", "d_z"]
@@ -257,9 +263,6 @@ def _cells(
 
 
 def _latex_number(cell: str) -> str:
-    """A minus and a "less than" as such: LaTeX sets a hyphen, and in its oldest encoding another character."""
+    """A figure as LaTeX sets it: outside of formulas it makes a hyphen of "-", and in its oldest encoding an inverted
+    exclamation mark of "<"."""
     return cell if cell == MISSING else cell.replace("%", r"\%").replace("-", "$-$").replace("<", "$<$")
-
-
-def _p_value(p_value: float) -> str:
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"

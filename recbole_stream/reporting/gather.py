@@ -56,7 +56,7 @@ def gather(parts: Sequence[tuple[Path, list[Row]]], folder: str | Path) -> None:
     if (Path(folder) / COMMAND_FILE).exists() or any(Path(folder).resolve() == run.resolve() for run, _ in parts):
         raise InputError(f"{folder} holds a run: name another folder for what several runs have.")
     if (Path(folder) / RESULTS_FILE).exists():
-        # tests and page would be those of other rows
+        # the tests and the page there are of the rows that are about to be replaced
         for file in [*_kept(folder, read_results(folder)), *comparison_files(folder), Path(folder) / REPORT_FILE]:
             file.unlink(missing_ok=True)
     for run, rows in parts:

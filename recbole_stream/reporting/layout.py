@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-__all__ = ["MISSING", "latex", "markdown", "number", "plain"]
+__all__ = ["MISSING", "latex", "markdown", "number", "p_value", "plain"]
 
 MISSING = "-"
 _SPECIAL = {c: rf"\{c}" for c in "&%$#_{}"} | {
@@ -25,6 +25,11 @@ def number(value: float | None, form: str) -> str:
     return MISSING if value is None else format(value, form)
 
 
+def p_value(p: float) -> str:
+    """A p-value with three decimal places; a smaller one than they can show is "<0.001"."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
     """A Markdown table."""
     escaped = [[cell.replace("|", r"\|") for cell in line[:names]] + list(line[names:]) for line in lines]
@@ -33,7 +38,7 @@ def markdown(headings: Sequence[str], lines: Sequence[Sequence[str]], names: int
 
 def plain(headings: Sequence[str], lines: Sequence[Sequence[str]], names: int) -> str:
     """Aligned columns, for the terminal."""
-    # one word a line: the columns become as narrow as their figures
+    # headings are broken into one word a line, so that a column is no wider than its figures
     return _tabulate([heading.replace(" ", "\n") for heading in headings], lines, names, "simple")
 
 
@@ -60,5 +65,5 @@ def _escape(text: str) -> str:
 
 def _tabulate(headings: Sequence[str], lines: Sequence[Sequence[str]], names: int, form: str) -> str:
     align = ["left"] * names + ["right"] * (len(headings) - names)
-    # numbers are already written as they are to be shown
+    # tabulate would format numbers again
     return tabulate(lines, headings, tablefmt=form, colalign=align, disable_numparse=True)

@@ -16,10 +16,10 @@ from recbole_stream.reporting.plots import svg
 
 __all__ = ["Cell", "code", "figure", "heading", "note", "page", "picture", "table", "terms"]
 
-# text of a cell, or (text, element around it)
+# the text of a cell, or the text and the HTML element that encloses it
 Cell = str | tuple[str, str]
 
-# a number, with its deviation where it has one, or the dash of what was not measured
+# what a cell of a numeric column holds: a number, perhaps with a deviation, or a dash for "not measured"
 _NUMBER = re.compile(r"[-+<]?[\d,]*\.?\d+%?( (±|to) .*)?|–")
 
 _STYLE = """
@@ -77,7 +77,7 @@ def page(title: str, summary: str, sections: Sequence[tuple[str, str]]) -> str:
     )
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        # the browser itself then refuses whatever a page of this kind has no use for
+        # the page needs inline styles and embedded pictures only; this lets the browser refuse everything else
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -73,7 +73,8 @@ HISTORY_BINS = ((0, 0), (1, 5), (6, 10), (11, 20), (21, 50), (51, 100), (101, No
 POPULARITY_BINS = ((0, 0), (1, 5), (6, 20), (21, 50), (51, None))
 FEW_USERS = 30
 
-# title, label of the axis, and the scalars of a panel; the first expression that matches takes a scalar
+# for each panel: title, label of the axis, and an expression for the names of its scalars; a scalar goes to the first
+# panel whose expression matches
 PANELS = (
     ("Loss and its parts", "loss", r"loss|slow|direct|sft|dpo|quant|state"),
     ("Validation", "", r"valid"),
@@ -129,7 +130,7 @@ def plot_curves(stages: Mapping[int, Mapping], metric: str) -> Figure:
             for stage in stages.values():
                 if stage["valid"][metric] is not None:
                     axis.plot(stage["epoch"], stage["valid"][metric], "*", color=COLOURS[1], markersize=9)
-        # a panel that could have shown other scalars has to name the one it shows
+        # some panels can show several scalars: there even a single one needs its name
         if len(lines) > 1 or title in SEVERAL:
             columns = 2 if max(len(short) for _, short in lines) > 2 else 5
             axis.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.2), ncols=columns, columnspacing=1, handlelength=1.5)
@@ -250,9 +251,9 @@ def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Fi
                        capsize=2, label=name)  # fmt: skip
     above.set(ylabel=f"test Recall@{k}")
     every = pd.concat(models.values())
-    # intervals of a few users would leave no room for the others
+    # the interval of a bin of few users is wide: it must not set the scale
     top = max(every.recall.max(), every.high[every.users >= FEW_USERS].max() if (first.users >= FEW_USERS).any() else 1)
-    above.set_ylim(-0.02 * top, min(1.02, 1.05 * top))  # whole markers at 0 and at 1
+    above.set_ylim(-0.02 * top, min(1.02, 1.05 * top))  # room for the whole marker at 0 and at 1
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(models)))
     below.bar(places, first.users, width=0.7, color=GREY)
     for place, users in zip(places, first.users):
@@ -281,7 +282,7 @@ def plot_scaling(table: pd.DataFrame, metric: str = "ndcg@10", split: str = "tes
         panel = table[table["axis"] == kind]
         for number, (name, line) in enumerate(panel.groupby("series", sort=False)):
             line = line.sort_values("amount")
-            size = max(9 - 4 * number, 3)  # a line that lies on another one leaves its markers to be seen
+            size = max(9 - 4 * number, 3)  # the markers of a line below another one stay visible
             axis.errorbar(line["amount"], line["mean"], yerr=line["std"].fillna(0), color=colours[name], capsize=2,
                           marker=MARKERS[number % len(MARKERS)], markersize=size, linewidth=1.1, label=name)  # fmt: skip
         if panel["amount"].min() > 0 and panel["amount"].max() >= 16 * panel["amount"].min():
@@ -303,13 +304,13 @@ def svg(figure: Figure, name: str, description: str) -> str:
         description: read out by a screen reader.
     """
     text = io.StringIO()
-    # a random salt and the date would make each file another one; glyphs as paths need no font
+    # with a random salt or the date no two files would be equal; text as paths needs no font
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name, "svg.fonttype": "path"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     element = text.getvalue()
     element = element[element.index("<svg") :].strip().replace(INK, "currentColor")
-    # ids are of the whole page, and Matplotlib numbers those of each figure from 1
+    # Matplotlib numbers the ids of each figure from 1, but a page may have each id only once
     element = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{name}-", element)
     return element.replace("<svg ", f'<svg role="img" aria-label="{escape(description)}" ', 1)
 
@@ -344,7 +345,7 @@ def metric_title(metric: str) -> str:
 def _place_labels(axis: Axes, points: Sequence[tuple[float, float, float, float]], labels: Sequence[str]) -> None:
     """Write each label beside its point (x, its deviation, y, its deviation), at the first place where it covers
     neither a point, a bar nor another label."""
-    axis.figure.draw_without_rendering()  # now places on the axis are places on the page
+    axis.figure.draw_without_rendering()  # fixes the transform from the axis to the page
     renderer, to_page = axis.figure.canvas.get_renderer(), axis.transData.transform
     frame, taken = axis.get_window_extent(renderer), []
     for x, dx, y, dy in points:

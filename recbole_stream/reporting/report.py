@@ -12,6 +12,7 @@ from typing import Any
 
 from recbole_stream.errors import InputError
 from recbole_stream.reporting.curves import curves_file, read_curves
+from recbole_stream.reporting.layout import p_value
 from recbole_stream.reporting.page import Cell, code, figure, heading, note, page, picture, table, terms
 from recbole_stream.reporting.plots import (
     HISTORY_BINS,
@@ -31,10 +32,10 @@ __all__ = ["REPORT_FILE", "write_report"]
 
 REPORT_FILE = "report.html"
 
-# keys that name the model or a place, in which two models always differ
+# keys that differ between any two models because they name the model or its files
 _OWN_KEYS = ("model", "seed", "checkpoint_dir", "resume_dir")
 
-# figures of a paired test, as comparison.csv names them
+# columns of comparison.csv that hold the figures of a paired test
 _COMPARED = (
     "mean_a", "mean_b", "difference", "relative", "effect", "low", "high", "holm_bootstrap", "holm_wilcoxon",
 )  # fmt: skip
@@ -93,7 +94,7 @@ def _results(rows: Sequence[Row]) -> str:
         best = sorted(set(printed), key=float, reverse=True)
         for line, mean in zip(lines, means, strict=True):
             text = _with_deviation(mean, ".4f")
-            # equal as printed is equally good, and with nothing to compare with there is no best
+            # values that print the same share a place; a single value is not marked as best
             place = best.index(f"{mean[0]:.4f}") if mean and len(printed) > 1 else 2
             line.append((text, ("strong", "u")[place]) if place < 2 else text)
         headings.append(metric_title(name) if split == "test" else f"valid {metric_title(name)}")
@@ -129,8 +130,8 @@ def _comparison(path: Path) -> str:
                 f"{number['low']:+.4f} to {number['high']:+.4f}",
                 "–" if math.isnan(number["relative"]) else f"{number['relative']:+.1%}",
                 f"{number['effect']:+.3f}",
-                _p_value(number["holm_bootstrap"]),
-                _p_value(number["holm_wilcoxon"]),
+                p_value(number["holm_bootstrap"]),
+                p_value(number["holm_wilcoxon"]),
             ])  # fmt: skip
         if not lines:
             raise ValueError("it has no tests")
@@ -140,10 +141,6 @@ def _comparison(path: Path) -> str:
         "its line alone. d_z: the mean difference in units of its standard deviation over users. Both p-values are "
         "two-sided and Holm-corrected over all lines; differences are bold where both are below 0.05."
     )
-
-
-def _p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _costs(rows: Sequence[Row]) -> str:

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 RESULTS_FILE = "results.json"
-COMMAND_FILE = "command.json"  # of a run: what was typed
+COMMAND_FILE = "command.json"  # the command line that started the run
 
 PACKAGES = (
     "recbole-stream",
@@ -124,7 +124,7 @@ def write_atomically(path: str | Path, text: str) -> None:
         OSError: the folder does not exist or cannot be written.
     """
     path = Path(path)
-    # beside its place: a rename is atomic within one file system only
+    # in the same folder, because a rename is atomic only within one file system
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from scipy.stats import wilcoxon
 
 __all__ = ["Paired", "compare_paired", "holm", "mean_and_deviation"]
 
-_DRAWS = 2**22  # counts that are drawn at once: 32 MB
+_DRAWS = 2**22  # at most so many counts are drawn at once (32 MB)
 
 
 @dataclass
@@ -72,14 +72,14 @@ def compare_paired(
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ValueError(f"Two vectors of the same users are compared, not {a.shape} and {b.shape}.")
-    # means over seeds that are equal differ in their last bit
+    # rounding errors of the means over seeds would make equal users differ
     differences = (a - b).round(12)
     difference, deviation = float(differences.mean()), float(differences.std(ddof=1)) if len(a) > 1 else 0.0
     if differences.any():
         means = bootstrap_means(differences, resamples, seed)
         tail = (1 - level) / 2
         low, high = (float(bound) for bound in np.quantile(means, [tail, 1 - tail]))
-        # means that are equal but for rounding count as equal
+        # with a tolerance for rounding errors
         far = np.abs(means - difference) >= abs(difference) * (1 - 1e-9)
         p_bootstrap = float((1 + far.sum()) / (1 + resamples))
         p_wilcoxon = float(wilcoxon(differences[differences != 0]).pvalue)
@@ -108,7 +108,8 @@ def bootstrap_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
     values, and users need not be drawn one by one.
     """
     values, counts = np.unique(values, return_counts=True)
-    # of values and their negatives one is drawn from, so that both give the same means but for the sign
+    # swapping the two models negates all values, and must negate all means: both cases draw from the same one of
+    # the two sets of values
     mirrored = -values[::-1]
     flip = (tuple(mirrored), tuple(counts[::-1])) > (tuple(values), tuple(counts))
     if flip:

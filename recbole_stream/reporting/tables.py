@@ -63,7 +63,10 @@ def markdown_table(rows: Sequence[Row]) -> str:
     ones, a line "final" takes from each seed the one it keeps. A metric that was not measured is "-". Rows of several
     data sets get a column that names them, and each data set a best of its own. Equal as printed is equally good.
     """
-    mark = lambda text, place: f"**{text}**" if place == 0 else text  # noqa: E731
+
+    def mark(text: str, place: int) -> str:
+        return f"**{text}**" if place == 0 else text
+
     return markdown(*_cells(rows, mark, "±"))
 
 

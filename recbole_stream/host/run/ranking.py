@@ -35,21 +35,21 @@ def describe_users(
     users, targets = data.inter_feat[data.uid_field].numpy(), data.inter_feat[data.iid_field].numpy()
     earlier = [loader._dataset.inter_feat[data.uid_field].numpy() for loader in (train, valid)]
     counts = np.bincount(np.concatenate(earlier), minlength=data.user_num)
-    # rows begin with a user's second interaction: there are as many, this one included, as earlier interactions
+    # RecBole makes no row of a user's first interaction, so a user's n-th row has n earlier interactions
     rows = counts[users] + pd.Series(users).groupby(users).cumcount().to_numpy() + 1
     shown = data.inter_feat[data.item_list_length_field].numpy()
     return pd.DataFrame(
         {
             "user": data.id2token(data.uid_field, users).astype(str),
             "target": data.id2token(data.iid_field, targets).astype(str),
-            "history_length": np.maximum(rows, shown),  # a split of the user's own may leave rows out
+            "history_length": np.maximum(rows, shown),  # ready-made splits may leave rows out
             "popularity": _events(train._dataset)[targets],
         }
     )
 
 
 def _events(data: SequentialDataset) -> np.ndarray:
-    """Training events of each item [n_items]: the targets, and the first item of each user, which is nobody's target."""
+    """Training events of each item [n_items]: all targets, and the first item of each user, which is never a target."""
     features = data.inter_feat
     first = features[data.item_list_length_field] == 1
     items = torch.cat([features[data.iid_field], features[data.iid_field + data.config["LIST_SUFFIX"]][first, 0]])
@@ -86,7 +86,7 @@ def rank_users(
 
 
 def join_shares(shares: Sequence[Tensor]) -> Tensor:
-    """What several processes ranked, of which the i-th of n took users i, i + n, i + 2n, ...: shares [N_i] -> [N]."""
+    """Join the shares [N_i] of n processes, of which the i-th took rows i, i + n, i + 2n, ..., into one tensor [N]."""
     whole = shares[0].new_empty(sum(map(len, shares)))
     for first, share in enumerate(shares):
         whole[first :: len(shares)] = share
@@ -115,7 +115,7 @@ class _RankCollector(Collector):
 
     def get_data_struct(self) -> DataStruct:
         struct = super().get_data_struct()
-        if not self.ranks:  # a search filled in the hits without any scores
+        if not self.ranks:  # the trainer stored the hits of its search without scoring all items
             self.ranks.append(hit_ranks(struct["rec.topk"][:, :-1]))
         return struct
 
