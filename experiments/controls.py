@@ -21,7 +21,7 @@ from recbole_stream.host.trainer import STREAMRecTrainer
 from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.finetune import Finetune
-from recbole_stream.training.loop import train_stage
+from recbole_stream.training.loop import StageContext, train_stage
 from recbole_stream.training.view_weights import ranks_among
 
 __all__ = ["control", "replace_traces", "sum_of_two"]
@@ -97,9 +97,8 @@ def _finetune(loaded: Loaded, tokens: str) -> dict[str, float]:
     if tokens != "collected":
         replace_traces(objective, tokens, seed)
     torch.manual_seed(seed + 1)
-    result = train_stage(
-        network, objective, schedule, loaded.train, lambda: _metrics(loaded), "ndcg@10", precision=trainer.precision
-    )
+    context = StageContext(lambda: _metrics(loaded), "ndcg@10", precision=trainer.precision)
+    result = train_stage(network, objective, schedule, loaded.train, context)
     return {**result.valid, "seconds": result.seconds}
 
 

@@ -12,6 +12,7 @@ from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
+from recbole_stream.precision import automatic_precision
 from recbole_stream.training.loop import Objective, autocast
 from recbole_stream.training.pretrain import Direct
 from speed.data import Corpus
@@ -26,7 +27,7 @@ TINY = BackboneConfig(16, 32, 2, 8, 2, 2)
 
 def precision() -> str:
     """What ``precision: auto`` means on this CPU."""
-    return "bfloat16" if torch.ops.mkldnn._is_mkldnn_bf16_supported() else "float32"
+    return automatic_precision("cpu")
 
 
 def make_tiger(codes: Tensor, codebook_size: int, config: BackboneConfig, history_input: str) -> TIGERModel:

@@ -19,8 +19,8 @@ def beam_search(prefix: Prefix, trie: Trie, beams: int, top: int | None = None) 
     Args:
         prefix: one sequence a history (G = 1), the next token being the item's first.
         beams: prefixes kept at every depth.
-        top: how many items are wanted, by default as many as beams. No item is likelier than its prefix, so
-            where few are wanted the last token of most prefixes need not be predicted; the items are the same.
+        top: how many items are wanted, by default as many as beams. With fewer the result is the same and comes
+            sooner: no item is likelier than its prefix, so the last token of unlikely prefixes is not predicted.
 
     Returns:
         items [B, W] and their exact log-probabilities [B, W] in float32, best first, W = min(top, beams,

@@ -31,10 +31,9 @@ def rank_items_exactly(
 def exact_search(prefix: Prefix, trie: Trie, top: int, beams: int) -> tuple[Tensor, Tensor, Tensor]:
     """The ``top`` most likely items after a prefix, exactly.
 
-    No item is likelier than any prefix of it. Best-first search therefore has to read every prefix that is
-    at least as likely as the k-th best item, and may stop once none is left. A beam search comes first; its
-    k-th item bounds the k-th best from below, and then all prefixes above that bound which the beams left out are
-    read, depth by depth, many at once.
+    No item is likelier than any prefix of it. It is therefore enough to read every prefix that is at least as likely
+    as the k-th best item. A beam search comes first: the k-th best of all items is at least as likely as its k-th
+    item. Then all prefixes at least that likely which the beams left out are read, depth by depth, many at once.
 
     Args:
         prefix: one sequence a history (G = 1), the next token being the item's first.

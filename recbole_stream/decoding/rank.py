@@ -14,7 +14,7 @@ from recbole_stream.model.tiger import TIGERModel
 
 __all__ = ["item_log_probs", "rank_items", "thought"]
 
-# prefixes that are read at once on a CPU: the activations of more do not stay in its caches
+# prefixes that are read at once on a CPU: the activations of more do not fit into its caches
 _PREFIXES = 4096
 
 

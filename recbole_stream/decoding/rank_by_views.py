@@ -13,7 +13,7 @@ from recbole_stream.model.streamrec import STREAMRecModel
 
 __all__ = ["candidate_views", "deliberate", "rank_by_states", "view_scores"]
 
-# what is held at once: entries of [histories, items], and prefixes that are read
+# limits of what is in memory at once: entries of a [histories, items] matrix, and prefixes that are read
 _CATALOGUE, _PREFIXES = 1 << 24, 8192
 
 
@@ -21,20 +21,20 @@ _CATALOGUE, _PREFIXES = 1 << 24, 8192
 def candidate_views(
     model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, vectors: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The items worth a second look, and what every view says of them.
+    """The candidates of each history, and the value of every view for each of them.
 
-    Candidates are those that the other views find together, and those that the beam search finds.
+    Candidates are the best items by the weighted sum of all views but the likelihood, and those of the beam search.
 
     Args:
         histories: item ids [B, L], 0 as padding on the right.
         trie: of the catalogue.
         beams: width of the search.
-        candidates: how many the other views bring.
+        candidates: how many come from the views other than the likelihood.
         vectors: of all items, see :meth:`Matcher.forward`.
 
     Returns:
         items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``. Where the
-        generative view weighs nothing, nothing is generated, and it is 0.
+        likelihood has no weight, nothing is generated, and the likelihood is 0.
     """
     slow = model.deliberation
     catalogue = slow.catalogue(histories, vectors)  # [B, n + 1, 4]

@@ -17,9 +17,10 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
+from recbole_stream.precision import automatic_precision
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
 from recbole_stream.training.fit_views import Match, learn_to_deliberate
-from recbole_stream.training.loop import Objective, StageResult, train_stage
+from recbole_stream.training.loop import Objective, StageContext, StageResult, train_stage
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
 from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
 from recbole_stream.training.schedule import Schedule
@@ -69,7 +70,9 @@ class GenerativeTrainer(Trainer):
         super().__init__(config, model)
         self.stages: list[Stage] = []
         self._final_weights: dict[str, torch.Tensor] = {}
-        self.precision = _precision(config["precision"], self.device)
+        self.precision = config["precision"]
+        if self.precision == "auto":
+            self.precision = automatic_precision(self.device)
         self.saved_model_file = checkpoint_file(config) or self.saved_model_file
 
     @property
@@ -145,23 +148,18 @@ class GenerativeTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
         self.model.objective = objective = plan.objective()
-        # each stage draws from a seed of its own, so that a resumed one draws the same
+        # each stage has a seed of its own, so that a resumed stage draws the same random numbers
         torch.manual_seed(self.config["seed"] + number)
-        result = train_stage(
-            self.model.network,
-            objective,
-            plan.schedule,
-            samples,
+        context = StageContext(
             lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
             self.valid_metric,
             precision=self.precision,
             writer=self.tensorboard,
             progress=stage_progress(self.config, number, self.model.fingerprint),
             on_epoch=callback_fn,
-            evaluate_first=plan.evaluate_first,
             show_progress=show_progress,
         )
-        self._finish(result)
+        self._finish(train_stage(self.model.network, objective, plan.schedule, samples, context, plan.evaluate_first))
 
     def _finish(self, result: StageResult) -> None:
         """Keep the checkpoint of a stage, and its weights where it is the best so far."""
@@ -346,10 +344,3 @@ class STREAMRecTrainer(GenerativeTrainer):
             valid = self._measure(hits)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
         self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))
-
-
-def _precision(key: str, device: torch.device) -> str:
-    if key != "auto":
-        return key
-    native = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bfloat16" if native else "float32"

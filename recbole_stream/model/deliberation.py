@@ -1,9 +1,10 @@
-"""Slow ranking: several views of one history, each over the whole catalogue, weighed against each other.
+"""Deliberation: an item's score is a weighted sum of several views of the history.
 
-The generative likelihood P(item | history, reasoning) is one view. The others look at what it cannot see: a state
-matched with each item's own vector, what followed these items in other users' sequences, which items read like
-them, and whether the user has the item already. How much each view says differs from one data set to the next, so
-the weights are chosen on the validation split (:func:`recbole_stream.training.view_weights.choose_weights`).
+A view scores every item of the catalogue. One view is the likelihood P(item | history, reasoning). The others use
+what the likelihood does not have: the match of a state with each item's own vector, the items that followed the
+history's items in other users' sequences, items with similar texts, and whether the user has the item already. Which
+views are useful differs between data sets, so the weights are fitted on the validation split
+(:func:`recbole_stream.training.view_weights.choose_weights`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ __all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
 VIEWS = ("likelihood", "matching", "transitions", "text", "repeats")
 
-# Lower bounds of the weights. A view that speaks for an item may not count against it: a negative weight would only fit
-# noise. A repeat may count either way.
+# Lower bounds of the weights. A high value of a view is evidence for an item, so a negative weight would only fit noise;
+# having the item already may count for it or against it.
 LEAST = (0.0, 0.0, 0.0, 0.0, None)
 RANKINGS = ("likelihood", "states", "deliberation")
 
-# added to the share of transitions before the logarithm: what an item gets that never followed the history's items
+# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
 _UNSEEN = 1e-3
 
 
@@ -36,14 +37,14 @@ class Deliberation(nn.Module):
     Attributes:
         used: which views there are, in the order of ``VIEWS``; the others are 0 and weigh nothing.
         weights: of the views, [5].
-        ranking: index into ``RANKINGS``: by what the model ranks.
+        ranking: index into ``RANKINGS``: which scores the model ranks by.
 
     Args:
         matcher: the matching tower.
         transitions: the memory of training sequences.
         content: similarity of texts; None where items have no text (the view is then 0).
         switched_off: see :meth:`switch_off`.
-        verifier: looks at the candidates again; None leaves them to the weighed sum.
+        verifier: scores the candidates in place of the weighted sum where it is trusted; None: the sum always does.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class Deliberation(nn.Module):
         self.requires_grad_(False)
 
     def switch_off(self, views: Collection[str]) -> None:
-        """Leave some views out from here on; neither the weighed sum nor the verifier then sees them.
+        """Leave some views out from here on: neither the weighted sum nor the verifier sees them.
 
-        To be called before the weights are fitted.
+        Call this before the weights are fitted.
         """
         self.used = tuple(used and view not in views for view, used in zip(VIEWS, self.used))
         if "text" in views and self.verifier is not None:
@@ -77,7 +78,7 @@ class Deliberation(nn.Module):
 
     @property
     def generates(self) -> bool:
-        """Whether the likelihood has a say; it costs far more than all others."""
+        """Whether the likelihood has a weight above 0; it takes far more time than all other views together."""
         return bool(self.weights[0] != 0)
 
     def score(self, histories: Tensor, items: Tensor, views: Tensor) -> Tensor:
@@ -96,7 +97,7 @@ class Deliberation(nn.Module):
         views = [blank] * 4
         if matching:
             views[0] = self.matcher(histories, vectors).log_softmax(-1)
-            views[0][:, 0] = 0.0  # of the padding item, which no one is shown: any finite number
+            views[0][:, 0] = 0.0  # the padding item is never shown; any finite number will do
         if transitions:
             views[1] = (self.transitions(histories) + _UNSEEN).log()
         if text:

@@ -1,4 +1,4 @@
-"""Looking things up: what followed a history's items in the training sequences, and which items read alike."""
+"""Views that are looked up: items that followed the history's items in training, and items with similar texts."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 Eq. 14 asks of the states s_j that they match the target representation t, the mean of the target's token
 embeddings. A state that is to rank the whole catalogue needs more than t, since items share their tokens with others:
-an item's vector is the token mean plus an embedding of its own plus a projection of its text. The encoder is not the
-decoder's: two that were trained apart err apart, and that is worth more to their sum than shared weights.
+an item's vector is the token mean plus an embedding of its own plus a projection of its text. The tower
+has an encoder of its own: two encoders that were trained apart make different errors, and the weighted sum of both
+views gains more from that than from shared weights.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Matcher(nn.Module):
         self.register_buffer("table", table.clone(), persistent=False)
         self.own = nn.Embedding(len(table), size)
         self.tokens = nn.Embedding(vocabulary, size)
-        # small at first: the logits of the start are nearly equal
+        # small, so that all logits are nearly equal when training starts
         nn.init.normal_(self.own.weight, std=0.02)
         nn.init.normal_(self.tokens.weight, std=0.04)
         self.project = None
@@ -64,7 +65,7 @@ class Matcher(nn.Module):
 
         Args:
             histories: item ids [B, L].
-            vectors: those of :meth:`vectors`, where they serve more than one call.
+            vectors: result of :meth:`vectors`, for callers that need it more than once; computed here by default.
         """
         vectors = self.vectors() if vectors is None else vectors
         logits = product(self.states(histories, vectors), vectors).float()

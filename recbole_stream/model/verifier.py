@@ -1,7 +1,7 @@
-"""A verifier: a second look at the candidates, at what the views say and at what they leave out.
+"""The verifier: a small network that scores the candidates again.
 
-A weighed sum trusts a view equally for every item and every history. A small network that sees all views of one
-candidate, with its popularity, its closest item in the history and the history's length, learns when to trust which.
+A weighted sum gives a view the same weight for every item and every history. The network gets all views of one
+candidate, its popularity, its closest item in the history and the history's length, and learns which view counts when.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn.utils import skip_init
 
 __all__ = ["EXTRA", "Verifier"]
 
-# what is seen beside the views: the largest cosine between the texts of the candidate and of an item of the history;
+# features beside the views: the largest cosine between the texts of the candidate and of an item of the history;
 # log(1 + training events of the candidate); log of the history's length
 EXTRA = ("closest", "popularity", "length")
 
@@ -21,7 +21,7 @@ class Verifier(nn.Module):
     """Features of a candidate -> its score; a linear part and one hidden layer.
 
     Attributes:
-        trusted: whether candidates are ranked by it; training decides (:mod:`recbole_stream.training.fit_verifier`).
+        trusted: whether candidates are ranked by its scores; training decides (:mod:`recbole_stream.training.fit_verifier`).
 
     Args:
         views: how many views there are.
@@ -40,7 +40,7 @@ class Verifier(nn.Module):
         self.register_buffer("trusted", torch.zeros((), dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        # weights are drawn when it is trained: drawn here, they would change all that is drawn after them
+        # random weights are drawn when it is trained: drawn here, they would shift every random number after them
         self.linear = skip_init(nn.Linear, features, 1)
         self.network = nn.Sequential(
             skip_init(nn.Linear, features, size), nn.GELU(), nn.Dropout(self.DROPOUT), skip_init(nn.Linear, size, 1)

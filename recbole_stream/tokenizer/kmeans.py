@@ -21,7 +21,7 @@ def squared_distances(points: torch.Tensor, codewords: torch.Tensor) -> torch.Te
 
 
 def nearest_codeword(points: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
-    """`argmin_k ‖points_i − codewords_k‖` (the choice of Eq. 5), `[n, d]`, `[K, d]` -> int64 `[n]`."""
+    """`argmin_k ‖points_i − codewords_k‖`, `[n, d]`, `[K, d]` -> int64 `[n]`."""
     return _assign(points, codewords)[0]
 
 

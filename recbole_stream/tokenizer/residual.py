@@ -1,4 +1,4 @@
-"""Residual quantisation (Eq. 5-6) and what both quantisers hand on."""
+"""Residual quantisation, and the result that both quantisers return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CHUNK = 1 << 14
 def residual_quantize(
     h: torch.Tensor, codebooks: Sequence[torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Eq. 5-6: `c_d = argmin_k ‖h_d − e_k‖`, then `h_{d+1} = h_d − e_{c_d}`, level after level.
+    """The codes of 2.2.1: `c_d = argmin_k ‖h_d − e_k‖`, then `h_{d+1} = h_d − e_{c_d}`, level after level.
 
     The subtracted codeword carries no gradient, so that each level's loss
     moves its own codebook and the encoder, never the codebooks before it.
@@ -46,7 +46,7 @@ def residual_quantize(
 
 @dataclass(frozen=True)
 class Quantised:
-    """What a trained quantiser says of all items, before every item has an ID of its own.
+    """Result of a trained quantiser for all items; several items may still share their codes.
 
     Attributes:
         codes: int64 `[n, m]`.

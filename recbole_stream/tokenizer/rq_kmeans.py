@@ -23,7 +23,7 @@ _FEWEST_COMPONENTS = 32
 def rq_kmeans(
     embeddings: np.ndarray, levels: int, codebook_size: int, seed: int, device: str = "cpu", show_progress: bool = True
 ) -> Quantised:
-    """Level d's codebook is the k-means of what levels 1 .. d-1 left over (Eq. 5-6 without encoder).
+    """Level d's codebook is the k-means of what levels 1 .. d-1 left over (the RQ-VAE's quantisation without encoder).
 
     A small catalogue is first reduced to its leading principal components,
     four for every item per code. A large one is learnt from a random sample of 256 items per codeword

@@ -28,7 +28,7 @@ class RQVAEOptions:
         epochs: passes over the items.
         learning_rate: of AdamW, at its peak (a tenth of the steps warm up, then a cosine to 0).
         batch_size: items a step.
-        beta: weight of the commitment term in Eq. 8.
+        beta: weight of the commitment term in Eq. 6.
     """
 
     hidden_sizes: tuple[int, ...] = (512, 256)
@@ -50,7 +50,7 @@ class RQVAEOptions:
 def rq_vae_loss(
     x: torch.Tensor, reconstruction: torch.Tensor, residuals: torch.Tensor, codewords: torch.Tensor, beta: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Eq. 7-8: `‖x − x̂‖² + Σ_d ‖sg[h_d] − e_{c_d}‖² + β ‖h_d − sg[e_{c_d}]‖²`, the mean over the batch.
+    """Eq. 5-7: `‖x − x̂‖² + Σ_d ‖sg[h_d] − e_{c_d}‖² + β ‖h_d − sg[e_{c_d}]‖²`, the mean over the batch.
 
     Args:
         x, reconstruction: `[B, D]`.
@@ -92,7 +92,7 @@ class RQVAE(nn.Module):
         codes, quantised, residuals = residual_quantize(h, self.codebooks)
         levels = torch.arange(len(self.codebooks), device=x.device)
         codewords = self.codebooks[levels, codes]  # [B, m, d]
-        # Straight through: the decoder reads the codewords, its gradient reaches h as if it had read h.
+        # Straight through: the decoder (Eq. 8) reads the codewords, its gradient reaches h as if it had read h.
         reconstruction = self.decoder(h + (quantised - h).detach())  # [B, D]
         return *rq_vae_loss(x, reconstruction, residuals, codewords, self.beta), codes
 

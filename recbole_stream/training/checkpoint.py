@@ -32,9 +32,9 @@ def save_checkpoint(state: dict, path: Path | str) -> None:
 
 
 def _beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Have a file written completely beside its place."""
+    """Write a file completely under a temporary name in the same folder; returns that name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # one name for all writers: what a kill leaves of it, the next one overwrites
+    # always the same name: the next writer overwrites what a killed one has left
     temporary = path.with_name(f".{path.name}.new")
     with open(temporary, "wb") as file:
         write(file)
@@ -49,7 +49,7 @@ def load_checkpoint(path: Path | str) -> dict | None:
     if not path.exists():
         return None
     try:
-        # torch itself reads changed bytes without a word
+        # torch itself loads a file whose bytes have changed without an error
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
                 raise zipfile.BadZipFile
@@ -79,13 +79,13 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 class Progress:
-    """How far a training has come: its last state on disk, and the one before.
+    """The progress file of a training: the last state that was saved, and the one before.
 
-    The random states of all processes are kept with it and restored on loading; only the first process writes.
+    The random states of all processes are saved with it and restored on loading; only process 0 writes.
 
     Args:
         file: ``stage-0.pth``; the state before it is ``stage-0.previous.pth``.
-        owner: what the states belong to; those of another owner are refused.
+        owner: name of the run that the states belong to; states of another owner are not loaded.
         seconds: see :meth:`due`.
     """
 
@@ -103,12 +103,13 @@ class Progress:
         return processes() == 1 and time.monotonic() - self._saved >= self.seconds
 
     def save(self, state: dict[str, Any]) -> None:
-        """Keep ``state`` and the random states; what was the last state becomes the previous one."""
+        """Save ``state`` and the random states; the state that was last becomes the previous one."""
         randoms = all_gather(random_state())
         if is_first():
             kept = {"owner": self.owner, "random": randoms, "state": state}
             whole = _beside(self.file, partial(torch.save, kept, pickle_protocol=4))
-            # a kill between the two leaves the previous state alone; a file that load refused does not replace it
+            # two renames: after a kill between them the previous state is still there; a last state that `load` could
+            # not use must not replace the previous one
             if self._good and self.file.exists():
                 os.replace(self.file, self.previous)
             os.replace(whole, self.file)

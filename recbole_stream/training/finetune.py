@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.decoding.beam import score_items
+from recbole_stream.model.backbone import Cache
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.loop import Objective, autocast
 from recbole_stream.training.losses import dpo_loss, quantisation_loss, state_contrast, token_cross_entropy
@@ -29,7 +30,7 @@ class FinetuneOptions:
     Attributes:
         steps: l, reasoning tokens a sample.
         round_epochs: epochs between two collections.
-        rounds: collections; the last one's labels serve until the stage ends.
+        rounds: number of collections; the labels of the last one are used until the stage ends.
         dpo_weight, quant_weight, state_weight: λ, μ and δ of Eq. 19.
         dpo_beta, quant_beta: β of Eq. 18 and Eq. 15.
         state_temperature: of the contrast in Eq. 14.
@@ -52,7 +53,7 @@ class FinetuneOptions:
 
 
 def trace_statistics(traces: Tensor, vocabulary: int) -> dict[str, Tensor]:
-    """What collected or written reasoning looks like; a collapse shows here first.
+    """How varied collected or generated reasoning is; few distinct tokens mean that the reasoning has collapsed.
 
     Args:
         traces: tokens [N, l].
@@ -69,6 +70,33 @@ def trace_statistics(traces: Tensor, vocabulary: int) -> dict[str, Tensor]:
         scalars[f"entropy_{step}"] = torch.special.entr(share).sum()
     scalars["distinct_traces"] = torch.tensor(len(torch.unique(traces, dim=0)))
     return scalars
+
+
+@dataclass
+class _Reading:
+    """What one teacher-forced pass over B samples gives; C is 2 with DPO (target, similar item), else 1.
+
+    Attributes:
+        traces: collected reasoning tokens [B, l].
+        target: t, the target's representation [B, H].
+        thinking: embeddings of the reasoning tokens, o_1 .. o_l [B, l, H].
+        states: s_0 .. s_l [B, l + 1, H].
+        residuals: r_1 .. r_l [B, l, H].
+        hidden: d_0 .. d_l [B, l + 1, H]; d_j predicts token j + 1 of the sequence.
+        items: ids [B, C], the target first.
+        labels: their tokens [B, C, m].
+        after: hidden states that predict these tokens [B, C, m, H].
+    """
+
+    traces: Tensor
+    target: Tensor
+    thinking: Tensor
+    states: Tensor
+    residuals: Tensor
+    hidden: Tensor
+    items: Tensor
+    labels: Tensor
+    after: Tensor
 
 
 class Finetune(Objective):
@@ -121,21 +149,38 @@ class Finetune(Objective):
         return scalars
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        options, reading = self.options, self._read(batch)
+        logits, labels, sft = self._sft(reading)
+        loss, scalars = sft, {"sft": sft}  # Eq. 19, term by term
+        if options.dpo_weight:
+            dpo = self._dpo(reading, batch)
+            loss, scalars["dpo"] = loss + options.dpo_weight * dpo, dpo
+        if options.quant_weight:
+            quant = quantisation_loss(reading.residuals, reading.thinking, options.quant_beta)
+            loss, scalars["quant"] = loss + options.quant_weight * quant, quant
+        if options.state_weight:
+            state = self._state(reading, batch)
+            loss, scalars["state"] = loss + options.state_weight * state, state
+        yield loss, scalars | self._accuracies(logits, labels)
+
+    def _read(self, batch: Batch) -> _Reading:
+        """One teacher-forced pass over the collected reasoning and over the items after it."""
         model, tokens, options = self.model, self.model.tokens, self.options
-        traces, target = self.traces[batch.rows], tokens.table[batch.targets]
-        t = tokens.representation(batch.targets)
+        traces = self.traces[batch.rows]
+        target = tokens.representation(batch.targets)
         memory = model.memory(batch.histories)
 
-        def read(inputs: Tensor):
+        def read(inputs: Tensor) -> tuple[Tensor, Cache]:
+            """The start token and then ``inputs`` [B, l, H]: hidden states d_0 .. d_l and the past."""
             start = model.decoder.begin(tokens, memory)
             hidden, cache = model.decoder.stack(inputs[:, None], memory, start.cache)
             return torch.cat([start.hidden, hidden], 2)[:, 0], cache
 
-        # the reasoning, read once for whatever comes after it
-        thinking = tokens.embedding(traces)  # o_1 .. o_l, [B, l, H]
-        hidden, cache = read(thinking)  # d_0 .. d_l
+        # the reasoning is read once, whatever number of items comes after it
+        thinking = tokens.embedding(traces)
+        hidden, cache = read(thinking)
         states = model.reasoning.states(hidden)
-        residuals = model.reasoning.residuals(t, states[:, :-1])
+        residuals = model.reasoning.residuals(target, states[:, :-1])
         if options.straight_through:
             # forward: the chosen token's embedding; backward: the residual's gradient
             hidden, cache = read(residuals + (thinking - residuals).detach())
@@ -146,42 +191,39 @@ class Finetune(Objective):
         if options.dpo_weight:
             pick = (batch.uniform(1) * self.similar.shape[1]).long()
             items = torch.cat([items, self.similar[batch.targets].gather(1, pick)], 1)
-        labels = tokens.table[items]  # [B, C, m]
+        labels = tokens.table[items]
         after, _ = model.decoder.stack(tokens.embedding(labels[..., :-1]), memory, cache.as_shared())
-        after = torch.cat([hidden[:, None, -1:].expand(-1, items.shape[1], -1, -1), after], 2)  # [B, C, m, H]
+        after = torch.cat([hidden[:, None, -1:].expand(-1, items.shape[1], -1, -1), after], 2)
+        return _Reading(traces, target, thinking, states, residuals, hidden, items, labels, after)
 
-        sequence = torch.cat([hidden[:, :-1], after[:, 0]], 1)  # every position that predicts a token of Y
-        logits = tokens.logits(sequence)
-        y = torch.cat([traces, target], 1)  # Eq. 13
-        sft = token_cross_entropy(logits, y, options.label_smoothing)
-        loss, scalars = sft, {"sft": sft}
-        if options.dpo_weight:
-            log_probs = torch.log_softmax(tokens.logits(after).float(), -1).gather(-1, labels[..., None])
-            policy = log_probs[..., 0].sum(-1)  # [B, 2]
-            with torch.no_grad():
-                reference = score_items(model.reference.begin(batch.histories), items)
-            dpo = dpo_loss(*policy.unbind(1), *reference.unbind(1), options.dpo_beta)
-            loss, scalars["dpo"] = loss + options.dpo_weight * dpo, dpo
-        if options.quant_weight:
-            quant = quantisation_loss(residuals, thinking, options.quant_beta)
-            loss, scalars["quant"] = loss + options.quant_weight * quant, quant
-        if options.state_weight:
-            # batch-mates that fell to other processes are negatives too
-            state = state_contrast(
-                states[:, 1:],
-                every_row(t, batch),
-                every_row(batch.targets, batch),
-                options.state_temperature,
-                batch.part,
-            )
-            loss, scalars["state"] = loss + options.state_weight * state, state
+    def _sft(self, reading: _Reading) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits [B, l + m, V] and labels [B, l + m] of every token of Y, and their cross-entropy."""
+        # every position that predicts a token of Y
+        sequence = torch.cat([reading.hidden[:, :-1], reading.after[:, 0]], 1)
+        logits = self.model.tokens.logits(sequence)
+        labels = torch.cat([reading.traces, reading.labels[:, 0]], 1)  # Y of Eq. 13
+        return logits, labels, token_cross_entropy(logits, labels, self.options.label_smoothing)
 
+    def _dpo(self, reading: _Reading, batch: Batch) -> Tensor:
+        """Eq. 16-18: the target is preferred to the similar item."""
+        log_probs = torch.log_softmax(self.model.tokens.logits(reading.after).float(), -1)
+        policy = log_probs.gather(-1, reading.labels[..., None])[..., 0].sum(-1)  # [B, 2]
         with torch.no_grad():
-            correct = (logits.argmax(-1) == y).float().mean(0)
-            for step in range(options.steps):
-                scalars[f"accuracy_{step + 1}"] = correct[step]
-            scalars["accuracy_item"] = correct[options.steps :].mean()
-        yield loss, scalars
+            reference = score_items(self.model.reference.begin(batch.histories), reading.items)
+        return dpo_loss(*policy.unbind(1), *reference.unbind(1), self.options.dpo_beta)
+
+    def _state(self, reading: _Reading, batch: Batch) -> Tensor:
+        """Eq. 14; the targets of the batch's samples in other processes are negatives too."""
+        targets, ids = every_row(reading.target, batch), every_row(batch.targets, batch)
+        return state_contrast(reading.states[:, 1:], targets, ids, self.options.state_temperature, batch.part)
+
+    @torch.no_grad()
+    def _accuracies(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Share of samples whose label is the likeliest token: at each reasoning step, and over the item's tokens."""
+        correct = (logits.argmax(-1) == labels).float().mean(0)  # [l + m]
+        steps = self.options.steps
+        accuracies = {f"accuracy_{step + 1}": correct[step] for step in range(steps)}
+        return accuracies | {"accuracy_item": correct[steps:].mean()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"traces": self.traces}

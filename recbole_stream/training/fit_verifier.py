@@ -1,4 +1,7 @@
-"""Training of the verifier: list-wise, on the candidates of validation users (the differentiable relative of Eq. 27)."""
+"""Training of the verifier: cross-entropy over the candidates of each validation user.
+
+The loss is a differentiable form of what Eq. 27 rewards: the target's place among the candidates.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from recbole_stream.model.verifier import Verifier
 
 __all__ = ["fit_verifier", "folds", "list_loss", "verify"]
 
-_EPOCHS, _STEPS = 12, 600  # at least so many of both
+_EPOCHS, _STEPS = 12, 600  # training takes at least so many epochs and at least so many steps
 _USERS, _RATE, _DECAY = 64, 3e-3, 1e-3
 _FOLDS = 4
 
@@ -34,7 +37,7 @@ def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present:
     """
     seen = features[present]
     verifier.mean.copy_(seen.mean(0))
-    verifier.scale.copy_(seen.std(0).clamp(min=1e-3))  # one that is always the same stays 0
+    verifier.scale.copy_(seen.std(0).clamp(min=1e-3))  # a constant feature becomes 0
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         for layer in (verifier.linear, verifier.network[0], verifier.network[-1]):
@@ -56,7 +59,7 @@ def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present:
 
 
 def folds(users: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Users to learn from and users held out, each fourth of them once; nothing where they are too few."""
+    """Four times: users to learn from, and the fourth of the users that is held out; nothing for fewer than four."""
     if users < _FOLDS:
         return
     for fold in torch.randperm(users, generator=torch.Generator().manual_seed(seed)).chunk(_FOLDS):
@@ -67,9 +70,10 @@ def folds(users: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 def verify(
     verifier: Verifier, features: Tensor, targets: Tensor, present: Tensor, scores: Tensor, seed: int
 ) -> tuple[float, Tensor]:
-    """Train the verifier, and trust it where it is better than the weighed views on users it has not seen.
+    """Train the verifier, and trust it where it ranks held-out users better than the weighted sum of the views does.
 
-    It is trusted where -log P of held-out users' items falls by more than two standard errors of the difference.
+    It is trusted where the mean -log P of held-out users' items falls by more than two standard errors of the
+    difference.
 
     Args:
         features, targets, present, seed: see :func:`fit_verifier`.

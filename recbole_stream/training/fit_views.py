@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from recbole_stream.decoding.rank_by_views import candidate_views
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
 from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.model.verifier import Verifier
 from recbole_stream.training.fit_verifier import verify
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.processes import broadcast
@@ -25,7 +26,7 @@ from recbole_stream.training.view_weights import choose_weights, fit_weights, ra
 __all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate"]
 
 _USERS = 128  # whose candidates are scored at once
-_KEPT = 1e-3  # the least weight of the likelihood once it is kept: the verifier learns with it
+_KEPT = 1e-3  # least weight of a likelihood that was chosen: at 0 the verifier would no longer see it
 
 
 class Match(Objective):
@@ -51,18 +52,45 @@ class Match(Objective):
 
 @dataclass
 class Learnt:
-    """What came of the deliberation's training.
+    """Outcome of :func:`learn_to_deliberate`.
 
     Attributes:
         message: for the log.
-        rows: numbers of the samples that it learnt from [U], on the CPU.
-        ranks: of their targets, from 1, by weights and a verifier that were fitted on other users [U]; infinite where
-            the target was no candidate. A forecast of what other users will see.
+        rows: numbers of the samples that were used [U], on the CPU.
+        ranks: places of their targets, from 1, by weights and a verifier that were fitted on other users [U]; infinite
+            where the target was no candidate. They estimate what users outside the samples will see.
     """
 
     message: str
     rows: Tensor
     ranks: np.ndarray
+
+
+@dataclass
+class _Found:
+    """The candidates of those users whose target is among them; U of the users asked for.
+
+    Attributes:
+        items: candidates [U, C], 0 where there is none.
+        features: what the views and the verifier's own features say of them [U, C, F].
+        targets: the target's place among a user's candidates [U].
+        users: which of all users these are, bool [all users].
+    """
+
+    items: np.ndarray
+    features: np.ndarray
+    targets: np.ndarray
+    users: np.ndarray
+
+    @property
+    def views(self) -> np.ndarray:
+        """The features without those that only the verifier sees, [U, C, 5]."""
+        return self.features[..., : len(VIEWS)]
+
+    @property
+    def present(self) -> np.ndarray:
+        """Which places hold a candidate [U, C]."""
+        return self.items > 0
 
 
 def learn_to_deliberate(
@@ -78,7 +106,7 @@ def learn_to_deliberate(
 ) -> Learnt:
     """Choose the weights of the views, fit them again on the candidates that they find, and train the verifier on these.
 
-    Without any user whose item is a candidate all stays as it is.
+    Nothing changes where no user's target is among the candidates.
 
     Args:
         model: with its ``deliberation``, by which it ranks from here on.
@@ -91,52 +119,87 @@ def learn_to_deliberate(
     """
     slow = model.deliberation
     rows = rows[samples.lengths[rows].argsort(stable=True)]  # the order in which their candidates come
-
-    def collect() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        items, features, targets = collect_views(model, samples, rows, trie, beams, candidates, show_progress)
-        hits = items == targets[:, None]
-        found = hits.any(1)
-        return features[found], hits[found].argmax(1), items[found], found
-
     slow.ranking.fill_(RANKINGS.index("deliberation"))
     used, least = slow.used, LEAST
-    # the weights find other candidates than those that they were fitted on, such as items that the user has: hence twice
-    for fit in (choose_weights, fit_weights):
-        features, targets, items, found = collect()
-        if not len(targets):
+    # twice: with the fitted weights the views find other candidates than with the first weights, for example
+    # items that the user has already
+    for choose in (choose_weights, fit_weights):
+        found = _collect(model, samples, rows, trie, beams, candidates, show_progress)
+        if not len(found.targets):
             nowhere = np.full(len(rows), np.inf)
             return Learnt("no validation user's item is a candidate; the weights stay", rows, nowhere)
-        # one outcome for all processes, whose sums may differ in the last digit
-        weights = broadcast(lambda: fit(features[..., : len(VIEWS)], targets, items > 0, used, least))
+        weights = _fit(choose, found, used, least)
         slow.weights.copy_(torch.from_numpy(weights))
         used = (bool(weights[0]), *slow.used[1:])
         least = (_KEPT if used[0] else 0.0, *LEAST[1:])
-    named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
-    message = f"{len(targets)} validation users have their item among the candidates; {named}"
-    verifier = None if slow.verifier is None else copy.deepcopy(slow.verifier).cpu()
-
-    def learn() -> tuple[str, dict[str, Tensor], np.ndarray]:
-        scores = weigh_held_out(features[..., : len(VIEWS)], targets, items > 0, used, weights, seed)
-        if verifier is None:
-            return "", {}, ranks_of(scores)
-        errors, trusted = verify(verifier, *map(torch.from_numpy, (features, targets, items > 0, scores)), seed)
-        trust = "trusted" if verifier.trusted else "not trusted"
-        told = f"; verifier {trust}: {errors:+.1f} standard errors on held-out users"
-        return told, verifier.state_dict(), ranks_of(trusted.numpy())
-
-    def ranks_of(scores: np.ndarray) -> np.ndarray:
-        ranked, ranks = items > 0, np.full(len(rows), np.inf)
-        if unseen_only:
-            histories = samples.histories[rows[torch.from_numpy(found)]].cpu().numpy()
-            ranked &= ~(items[:, :, None] == histories[:, None]).any(-1)
-        hits = ranked & (np.arange(items.shape[1]) == targets[:, None])
-        ranks[found] = ranks_among(np.where(ranked, scores, -np.inf), hits)
-        return ranks
-
-    told, learnt, ranks = broadcast(learn)
+    histories = samples.histories[rows] if unseen_only else None
+    told, learnt, ranks = broadcast(lambda: _forecast(slow.verifier, found, used, weights, seed, histories))
     if slow.verifier is not None:
         slow.verifier.load_state_dict(learnt)
-    return Learnt(message + told, rows, ranks)
+    named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
+    message = f"{len(found.targets)} validation users have their item among the candidates; {named}{told}"
+    return Learnt(message, rows, ranks)
+
+
+def _collect(
+    model: STREAMRecModel,
+    samples: Samples,
+    rows: Tensor,
+    trie: Trie,
+    beams: int,
+    candidates: int,
+    show_progress: bool,
+) -> _Found:
+    """The candidates that the model finds with its present weights; see :func:`collect_views`."""
+    items, features, targets = collect_views(model, samples, rows, trie, beams, candidates, show_progress)
+    hits = items == targets[:, None]
+    users = hits.any(1)
+    return _Found(items[users], features[users], hits[users].argmax(1), users)
+
+
+def _fit(
+    choose: Callable[..., np.ndarray], found: _Found, used: tuple[bool, ...], least: tuple[float | None, ...]
+) -> np.ndarray:
+    """Weights of the views [5], the first process's in all: the sums of others may differ in the last digit."""
+    return broadcast(lambda: choose(found.views, found.targets, found.present, used, least))
+
+
+def _forecast(
+    verifier: Verifier | None,
+    found: _Found,
+    used: tuple[bool, ...],
+    weights: np.ndarray,
+    seed: int,
+    histories: Tensor | None,
+) -> tuple[str, dict[str, Tensor], np.ndarray]:
+    """Train the verifier, and rank each user's target by what was fitted on other users.
+
+    Args:
+        verifier: left as it is; a copy is trained.
+        found: the candidates.
+        used, weights: of the views.
+        seed: of the verifier, and of who is held out when.
+        histories: of all users [all users, L]; items in them are not ranked. None ranks them too.
+
+    Returns:
+        what to log of the verifier, its weights, and the ranks [all users], infinite where the target is not ranked.
+    """
+    scores = weigh_held_out(found.views, found.targets, found.present, used, weights, seed)
+    told, learnt = "", {}
+    if verifier is not None:
+        verifier = copy.deepcopy(verifier).cpu()
+        parts = map(torch.from_numpy, (found.features, found.targets, found.present, scores))
+        errors, trusted = verify(verifier, *parts, seed)
+        trust = "trusted" if verifier.trusted else "not trusted"
+        told = f"; verifier {trust}: {errors:+.1f} standard errors on held-out users"
+        learnt, scores = verifier.state_dict(), trusted.numpy()
+    ranked, ranks = found.present, np.full(len(found.users), np.inf)
+    if histories is not None:
+        own = histories[torch.from_numpy(found.users)].cpu().numpy()
+        ranked &= ~(found.items[:, :, None] == own[:, None]).any(-1)
+    hits = ranked & (np.arange(found.items.shape[1]) == found.targets[:, None])
+    ranks[found.users] = ranks_among(np.where(ranked, scores, -np.inf), hits)
+    return told, learnt, ranks
 
 
 def collect_views(

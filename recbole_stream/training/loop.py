@@ -7,6 +7,7 @@ mixed precision and logging exist here, once.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
 from recbole_stream.training.schedule import LearningRate, Schedule, WeightAverage
 
-__all__ = ["Objective", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
+__all__ = ["Objective", "StageContext", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
 
 
 class TrainingDiverged(RuntimeError):
@@ -78,6 +79,29 @@ class StageResult:
     curves: list[dict[str, float]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage needs beside its objective, schedule and samples; most of it is the same for all stages of a run.
+
+    Attributes:
+        evaluate: metrics of the model on the validation split.
+        metric: which of them chooses the best epoch; larger is better.
+        precision: ``float32`` or ``bfloat16``.
+        writer: TensorBoard.
+        progress: saved after each epoch and, where it is due, between batches; a stage that finds one resumes from it.
+        on_epoch: called with the epoch and its validation metric, e.g. by a tuner that may stop the run.
+        show_progress: progress bars.
+    """
+
+    evaluate: Callable[[], dict[str, float]]
+    metric: str
+    precision: str = "float32"
+    writer: SummaryWriter | None = None
+    progress: Progress | None = None
+    on_epoch: Callable[[int, float], None] | None = None
+    show_progress: bool = True
+
+
 def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
     """Mixed precision: ``bfloat16`` products over float32 weights, or plain ``float32``."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
@@ -88,15 +112,8 @@ def train_stage(
     objective: Objective,
     schedule: Schedule,
     samples: Samples,
-    evaluate: Callable[[], dict[str, float]],
-    metric: str,
-    *,
-    precision: str = "float32",
-    writer: SummaryWriter | None = None,
-    progress: Progress | None = None,
-    on_epoch: Callable[[int, float], None] | None = None,
+    context: StageContext,
     evaluate_first: bool = False,
-    show_progress: bool = True,
 ) -> StageResult:
     """Train one stage and leave the model with the weights of its best epoch.
 
@@ -105,50 +122,46 @@ def train_stage(
         objective: the stage.
         schedule: epochs, rates, patience.
         samples: the training split, on the model's device.
-        evaluate: metrics of the model on the validation split.
-        metric: which of them chooses the best epoch; larger is better.
-        precision: ``float32`` or ``bfloat16``.
-        writer: TensorBoard.
-        progress: kept after each epoch and, where it is due, between batches; taken up from here.
-        on_epoch: called with the epoch and its validation metric, e.g. by a tuner that may stop the run.
+        context: how it is validated, saved and logged.
         evaluate_first: let the model as it enters the stage compete for the best epoch.
-        show_progress: progress bars.
 
     Raises:
         TrainingDiverged: the loss is no longer a number.
     """
     keep_freed_memory()
+    metric = context.metric
     logger, parameters = getLogger(), [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
     steps = schedule.steps_per_epoch(len(samples))
     rate = LearningRate(schedule, steps)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)  # which keeps what is in it, too
-    run = _Run(model, objective, optimizer, scheduler, WeightAverage(parameters, schedule.ema), precision, progress)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)  # its state includes that of `rate`
+    average = WeightAverage(parameters, schedule.ema)
+    run = _Run(model, objective, optimizer, scheduler, average, context.precision, context.progress)
     result = run.result
 
-    state = progress.load() if progress else None
+    state = context.progress.load() if context.progress else None
     if state is not None:
         run.load_state_dict(state)
         result = run.result
         logger.info(f"{objective.name}: resumed after {run.epoch} epochs and {run.batch} batches.")
     elif evaluate_first:
-        result.valid = evaluate()
+        result.valid = context.evaluate()
         run.best = _weights(model)
         logger.info(f"{objective.name} enters with valid {metric} {result.valid[metric]:.4f}.")
 
     run.began = time.perf_counter() - result.seconds
     while run.epoch < schedule.epochs:
         epoch = run.epoch
-        if run.scalars is None:  # not in the middle of it
-            # what no validation has seen would be lost
+        if run.scalars is None:  # the epoch has not begun; a resumed run may stand in the middle of one
+            # the time limit ends a stage right after a validation only: weights that none has seen are not kept
             late = 0 < schedule.max_seconds < result.seconds and epoch % schedule.eval_step == 0
             if late or run.waited > schedule.patience:
                 break
             if schedule.max_seconds and epoch:
                 rate.end_in_time(schedule, epoch, result.seconds)
             run.scalars = objective.prepare(epoch)
-        scalars = run.scalars | _train_epoch(run, schedule, samples, show_progress)
-        if not scalars["loss"] == scalars["loss"]:
+        scalars = run.scalars | _train_epoch(run, schedule, samples, context.show_progress)
+        if math.isnan(scalars["loss"]):
             raise TrainingDiverged(
                 f"The loss of {objective.name} became NaN in epoch {epoch}: lower its learning rate, "
                 f"now {schedule.learning_rate}."
@@ -156,7 +169,7 @@ def train_stage(
         message = " ".join(f"{name} {value:.4g}" for name, value in scalars.items())
         if (epoch + 1) % schedule.eval_step == 0 or epoch + 1 == schedule.epochs:
             with run.average.applied():
-                valid = evaluate()
+                valid = context.evaluate()
                 if run.best is None or valid[metric] > result.valid[metric]:
                     result.valid, result.epoch, run.waited, run.best = valid, epoch, 0, _weights(model)
                 else:
@@ -168,11 +181,11 @@ def train_stage(
         run.begin(epoch + 1)
         run.save()
         logger.info(f"{objective.name} epoch {epoch} [{result.seconds:.0f}s] {message}")
-        if writer is not None:
+        if context.writer is not None:
             for name, value in scalars.items():
-                writer.add_scalar(f"{objective.name}/{name}", value, epoch)
-        if on_epoch is not None and "valid" in scalars:
-            on_epoch(epoch, valid[metric])
+                context.writer.add_scalar(f"{objective.name}/{name}", value, epoch)
+        if context.on_epoch is not None and "valid" in scalars:
+            context.on_epoch(epoch, valid[metric])
     if run.best is not None:
         model.load_state_dict(run.best)
     model.eval()
@@ -180,17 +193,18 @@ def train_stage(
 
 
 class _Run:
-    """All that changes while a stage trains, and so all that is kept of it.
+    """Everything that changes while a stage trains: the progress file holds this and nothing else.
 
     Attributes:
-        result: so far.
-        best: the weights of its epoch.
-        waited: validations since.
-        epoch: that has begun or comes next.
-        batch: batches of it that are done.
-        scalars: what its preparation gave; None where it has not begun.
-        steps, sums: optimiser steps in it, and the sum of each scalar over them.
-        began: when the stage would have, had it never been interrupted.
+        result: the stage's result so far.
+        best: the model's weights after the best epoch; None before the first validation.
+        waited: validations since the best epoch.
+        epoch: the current epoch, or the next one where none has begun.
+        batch: batches of that epoch that are done.
+        scalars: what the objective's preparation of that epoch gave; None where the epoch has not begun.
+        steps, sums: optimiser steps in that epoch, and the sum of each scalar over them.
+        began: when the stage started, on the clock of ``time.perf_counter``; after a resume, the time at which it
+            would have started without the interruption.
     """
 
     def __init__(
@@ -210,11 +224,11 @@ class _Run:
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
-        """Stand before an epoch."""
+        """Reset what is counted within one epoch."""
         self.epoch, self.batch, self.steps, self.sums, self.scalars = epoch, 0, 0, {}, None
 
     def save(self) -> None:
-        """Note the time, the same in all processes, and write the progress file."""
+        """Store the seconds used so far, the same number in all processes, and write the progress file."""
         self.result.seconds = broadcast(lambda: time.perf_counter() - self.began)
         if self.progress is not None:
             self.progress.save(self.state_dict())
@@ -246,7 +260,7 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
     bar = tqdm(desc=description, total=len(rows), initial=run.batch, ncols=100, disable=not show_progress, leave=False)
     with bar:
         for chosen in rows[run.batch :]:
-            # several processes share each batch, so that they take the steps that one would take
+            # the processes divide each batch among them: the number of steps does not depend on how many they are
             part = slice(number, None, count) if len(chosen) >= count else slice(None)
             batch = samples.batch(chosen, part)
             share = len(batch.rows) / len(chosen) if batch.shared else 1 / count
@@ -265,7 +279,7 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
                 run.optimizer.step()
                 run.scheduler.step()
                 run.average.update()
-                # sums stay on the device: reading them here would make every step wait for it
+                # the sums stay on the device: reading them here would make the CPU wait for it in every step
                 for name, value in {"loss": loss, **scalars, "gradient_norm": norm}.items():
                     run.sums[name] = run.sums.get(name, 0) + share * value.detach()
                 run.steps += 1
@@ -278,7 +292,7 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
 
 
 def _all_reduce_gradients(parameters: list[nn.Parameter]) -> None:
-    """The gradient of the whole step from those of its parts, each already weighted by its share."""
+    """Sum the gradients of all processes in place; each was already weighted by its process's share of the batch."""
     flat = all_reduce(torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]))
     for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters])):
         if parameter.grad is not None:
@@ -286,5 +300,5 @@ def _all_reduce_gradients(parameters: list[nn.Parameter]) -> None:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of all weights that later steps leave alone."""
+    """A copy of all weights, which later optimiser steps do not change."""
     return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -1,6 +1,6 @@
-"""One training in several processes: who is first, what all agree on, what they add up.
+"""Training in several processes: the number of each, values that all share, and sums over all.
 
-Every function also serves a single process, for which it does next to nothing.
+Every function may be called in a single process too, where it has nothing to exchange.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ T = TypeVar("T")
 
 
 def processes() -> int:
-    """How many share this training."""
+    """Number of processes of this training."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def process_index() -> int:
-    """Which of them this one is, from 0."""
+    """The number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Whether this process writes the files."""
+    """Whether this is process 0, which alone writes files."""
     return process_index() == 0
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """What ``make`` gives in the first process, in all of them; its exception too."""
+    """Call ``make`` in process 0 only, and return its result in every process; an exception is raised in all too."""
     if processes() == 1:
         return make()
     outcome: list[Any] = [None, None]
@@ -51,7 +51,7 @@ def broadcast(make: Callable[[], T]) -> T:
 
 
 def all_gather(value: T) -> list[T]:
-    """The value of each process, in the order of their ranks."""
+    """The values of all processes, in the order of their numbers."""
     if processes() == 1:
         return [value]
     values: list[Any] = [None] * processes()
@@ -67,15 +67,15 @@ def all_reduce(tensor: Tensor) -> Tensor:
 
 
 def every_row(own: Tensor, batch: Batch) -> Tensor:
-    """What all processes have for their samples of a step, in the order of the whole: [B, ...] -> [N, ...].
+    """Gather the rows of all processes of one step, in the order of the whole batch: [B, ...] -> [N, ...].
 
-    Gradients find their way back into the process from which a row came.
+    The gradient of a row goes back to the process that the row came from.
     """
     return _EveryRow.apply(own, batch) if batch.shared else own
 
 
 class _EveryRow(torch.autograd.Function):
-    """Rows of zeros for those of the others, and a sum; the sum of the gradients on the way back."""
+    """Forward: put the own rows among rows of zeros and sum over the processes; backward: sum the gradients."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor, batch: Batch) -> Tensor:

@@ -148,7 +148,7 @@ class Reinforce(Objective):
             yield loss, scalars | self.statistics(rollouts, rewards, advantages)
 
     def statistics(self, rollouts: Tensor, rewards: dict[str, Tensor], advantages: Tensor) -> dict[str, Tensor]:
-        """Means and spreads within the groups, and how alive the rollouts are."""
+        """Means of the rewards and their spreads within the groups, and how varied and valid the rollouts are."""
         scalars: dict[str, Tensor] = {}
         for name, reward in rewards.items():
             scalars[f"reward_{name}"] = reward.mean()

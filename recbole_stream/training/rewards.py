@@ -24,11 +24,11 @@ __all__ = [
     "ranking_reward",
 ]
 
-# Eq. 25: (smallest share g that earns it, reward), the best first
+# Eq. 24: (smallest share g that earns it, reward), the best first
 SIMILARITY_STEPS = ((0.99, 0.5), (0.95, 0.1), (0.50, 0.05))
 SIMILARITY_ELSE = -0.1
 
-# Eq. 27: rank 1; (rank below this share of K, reward), the best first; the middle; rank >= K / 2
+# Eq. 27 by the place p of the target: p = 1; (p below this share of K, reward), the best first; the middle; p >= K / 2
 RANKING_FIRST = 0.2
 RANKING_STEPS = ((0.1, 0.1), (0.2, 0.05))
 RANKING_ELSE = 0.0
@@ -62,9 +62,10 @@ def exact_match_reward(sampled: Tensor, target: Tensor) -> Tensor:
 def similarity_reward(states: Tensor, targets: Tensor) -> Tensor:
     """How well the rollout's mean state singles its target out of the batch (Eq. 24-25).
 
-    ``g`` is the share of the batch's targets, the own one included, whose cosine
-    with the mean state is at most that of the own target; g in steps of 1/B, so
-    that the first threshold needs batches of 100 to differ from "the best".
+    ``g`` (Eq. 25) is the share of the batch's targets, the own one included, whose cosine
+    with the mean state is at most that of the own target. It comes in steps of
+    1/B: the first threshold of Eq. 24 needs batches of 100 or more, or it would
+    be met by the best place alone.
 
     Args:
         states: [B, G, H], mean decoder state of each rollout.
@@ -77,9 +78,9 @@ def similarity_reward(states: Tensor, targets: Tensor) -> Tensor:
         t = F.normalize(targets.float(), dim=-1)
         cosine = s @ t.T  # [B, G, B]
     own = cosine.diagonal(dim1=0, dim2=2).T  # [B, G]
-    at_most_own = (cosine <= own[..., None] + COSINE_ROUNDING).sum(-1)  # Eq. 24: g * B
+    at_most_own = (cosine <= own[..., None] + COSINE_ROUNDING).sum(-1)  # Eq. 25: g * B
     reward = torch.full_like(own, SIMILARITY_ELSE)
-    for share, value in reversed(SIMILARITY_STEPS):  # Eq. 25
+    for share, value in reversed(SIMILARITY_STEPS):  # Eq. 24
         reward = reward.masked_fill(at_most_own >= _count(share, batch), value)
     return reward
 

@@ -23,13 +23,13 @@ class Schedule:
         batch_size: samples (Stage 3: histories) a batch.
         weight_decay: of AdamW.
         warmup_steps: the rate rises linearly over so many optimiser steps, then falls as a cosine to 0.
-        patience: validations in a row without a new best that are borne; one more ends the stage (as in RecBole).
+        patience: the stage ends when more than this many validations in a row brought no new best (as in RecBole).
         eval_step: epochs between validations.
         max_grad_norm: gradients are scaled down to this length.
         ema: decay of the averaged weights that are validated and kept; 0 keeps the trained ones.
         samples_per_epoch: so many random samples an epoch, rounded up to whole batches; 0 is all.
         updates_per_batch: optimiser steps a batch.
-        max_seconds: after a validation no new epoch starts that begins later than this; 0 is no limit.
+        max_seconds: once this time has passed, the stage ends after the next validation; 0 is no limit.
         seed: of the order of samples.
     """
 
@@ -58,10 +58,10 @@ class Schedule:
 
 
 class LearningRate:
-    """The share of the learning rate that optimiser step 0, 1, .. uses: a linear warm-up, then a cosine to 0.
+    """Factor of the learning rate in each optimiser step, from 0 to 1: a linear warm-up, then a cosine down to 0.
 
     Attributes:
-        total: optimiser steps after which the cosine has ended.
+        total: number of optimiser steps after which the factor is 0.
     """
 
     def __init__(self, schedule: Schedule, steps_per_epoch: int) -> None:
@@ -75,14 +75,14 @@ class LearningRate:
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))))
 
     def end_in_time(self, schedule: Schedule, epochs: int, seconds: float) -> None:
-        """Let the cosine end with the last epoch that ``max_seconds`` leaves room for.
+        """Shorten the schedule so that the rate reaches 0 in the last epoch that ``max_seconds`` allows.
 
-        A training that is cut off at a high rate is worth less than one that was planned to end there.
+        A training that is stopped while its rate is still high gives a worse model than one whose rate had fallen.
 
         Args:
             schedule: of the stage.
-            epochs: so many have taken
-            seconds: so long; the others are taken to be no faster and no slower.
+            epochs: epochs that are done.
+            seconds: time they took together; all later epochs are assumed to take as long each.
         """
         fitting = math.ceil(schedule.max_seconds * epochs / (seconds * schedule.eval_step)) * schedule.eval_step
         self.total = min(schedule.epochs, fitting) * self.steps_per_epoch
@@ -97,10 +97,10 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights after an optimiser step."""
+        """Update the average with the weights after an optimiser step."""
         if self.decay:
             self.steps += 1
-            # a short memory at first, or the random start would stay in the average for long
+            # the first steps count little: with the full decay the random start would stay in the average for long
             decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
             torch._foreach_lerp_(self.values, [p.detach() for p in self.parameters], 1 - decay)
 

@@ -21,10 +21,10 @@ def choose_weights(
     least: tuple[float | None, ...],
     level: float = 0.01,
 ) -> np.ndarray:
-    """:func:`fit_weights`, with 0 for the likelihood where it does not earn its cost.
+    """As :func:`fit_weights`, but with weight 0 for the likelihood where the other views do as well without it.
 
-    It takes nearly all the time of ranking. It stays where a likelihood-ratio test tells the views with it from those
-    without it.
+    The likelihood takes nearly all the time of ranking. It is kept where a likelihood-ratio test says that the views
+    with it fit better than those without it.
 
     Args:
         views, targets, present, used, least: see :func:`fit_weights`; the likelihood is the first.
@@ -57,7 +57,7 @@ def fit_weights(
         present: which places hold a candidate [U, C].
         used: which of the F weights may differ from 0.
         least: what each may not be below, None where it may be anything.
-        ridge: of the squared weights, in nats a user; it decides where views say the same.
+        ridge: penalty on the squared weights, in nats a user; it makes the weights unique where views are equal.
 
     Returns:
         weights [F] in float64.

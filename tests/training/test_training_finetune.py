@@ -8,7 +8,7 @@ from helpers import catalogue, make_samples, random_histories, sequence_log_prob
 from recbole_stream.decoding.rank import item_log_probs
 from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.finetune import Finetune, FinetuneOptions, trace_statistics
-from recbole_stream.training.loop import train_stage
+from recbole_stream.training.loop import StageContext, train_stage
 from recbole_stream.training.losses import dpo_loss, quantisation_loss, state_contrast
 from recbole_stream.training.schedule import Schedule
 
@@ -193,10 +193,9 @@ class TestStage:
             return {"likelihood": scores.mean().item()}
 
         schedule = Schedule(epochs=6, learning_rate=0.01, batch_size=20, weight_decay=0.1, ema=0.5)
-        return train_stage(
-            model, objective, schedule, self.samples, evaluate, "likelihood",
-            progress=resume_file and Progress(resume_file), precision=precision, show_progress=False,
-        )  # fmt: skip
+        progress = resume_file and Progress(resume_file)
+        context = StageContext(evaluate, "likelihood", precision, progress=progress, show_progress=False)
+        return train_stage(model, objective, schedule, self.samples, context)
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
     def test_learns_and_leaves_the_reference_alone(self, precision):

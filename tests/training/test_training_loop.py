@@ -12,7 +12,7 @@ from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.rank import rank_items
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.training.checkpoint import Progress
-from recbole_stream.training.loop import Objective, TrainingDiverged, train_stage
+from recbole_stream.training.loop import Objective, StageContext, TrainingDiverged, train_stage
 from recbole_stream.training.pretrain import Direct
 from recbole_stream.training.schedule import Schedule
 
@@ -72,8 +72,8 @@ class Scripted(Objective):
 def scripted(objective, values, epochs=10, **changes):
     """A stage over 4 samples in batches of 2, whose validation gives ``values``; result and calls."""
     samples = make_samples(torch.ones(4, 1, dtype=torch.long), torch.tensor([1, 2, 3, 4]))
-    names = ("evaluate_first", "progress", "on_epoch", "writer")
-    keywords = {name: changes.pop(name) for name in names if name in changes}
+    keywords = {name: changes.pop(name) for name in ("progress", "on_epoch", "writer") if name in changes}
+    evaluate_first = changes.pop("evaluate_first", False)
     seen = []
 
     def evaluate():
@@ -81,8 +81,8 @@ def scripted(objective, values, epochs=10, **changes):
         return {"ndcg": values[min(len(seen), len(values)) - 1], "calls": float(len(seen))}
 
     schedule = Schedule(**{"epochs": epochs, "learning_rate": 0.1, "batch_size": 2, "patience": 1} | changes)
-    keywords |= {"show_progress": False}
-    result = train_stage(objective.model, objective, schedule, samples, evaluate, "ndcg", **keywords)
+    context = StageContext(evaluate, "ndcg", show_progress=False, **keywords)
+    result = train_stage(objective.model, objective, schedule, samples, context, evaluate_first)
     return result, seen
 
 
@@ -93,9 +93,8 @@ class TestTraining:
         evaluate = accuracy(model, samples)
         assert evaluate()["recall@1"] < 0.2
         schedule = Schedule(epochs=12, learning_rate=0.02, batch_size=24, warmup_steps=10)
-        result = train_stage(
-            model, Direct(model, 0.0), schedule, samples, evaluate, "recall@1", precision=precision, show_progress=False
-        )
+        context = StageContext(evaluate, "recall@1", precision=precision, show_progress=False)
+        result = train_stage(model, Direct(model, 0.0), schedule, samples, context)
         assert result.valid["recall@1"] > 0.9
         assert result.curves[-1]["loss"] < 0.2 * result.curves[0]["loss"]
         assert evaluate() == result.valid and not model.training
@@ -133,7 +132,8 @@ class TestTraining:
         before, samples = weights(model), toy()
         schedule = Schedule(epochs=1, learning_rate=0.01, batch_size=24, weight_decay=0.1, ema=0.9)
         evaluate = accuracy(model, samples)
-        train_stage(model, Direct(model, 0.0), schedule, samples, evaluate, "recall@1", show_progress=False)
+        context = StageContext(evaluate, "recall@1", show_progress=False)
+        train_stage(model, Direct(model, 0.0), schedule, samples, context)
         for name, value in model.state_dict().items():
             fixed = name.startswith("encoder") or name in ("tokens.table", "tokens.offsets")
             assert torch.equal(value, before[name]) == fixed, name
@@ -218,10 +218,9 @@ class TestResume:
 
     def run(self, model, objective, resume_file, seconds=600.0):
         evaluate = accuracy(model, self.samples)
-        return train_stage(
-            model, objective, self.schedule, self.samples, evaluate, "recall@1",
-            progress=resume_file and Progress(resume_file, seconds=seconds), evaluate_first=True, show_progress=False,
-        )  # fmt: skip
+        progress = resume_file and Progress(resume_file, seconds=seconds)
+        context = StageContext(evaluate, "recall@1", progress=progress, show_progress=False)
+        return train_stage(model, objective, self.schedule, self.samples, context, evaluate_first=True)
 
     @pytest.mark.parametrize("batches", [7, 23])
     @pytest.mark.parametrize("dropout", [0.0, 0.2])

@@ -9,7 +9,7 @@ from recbole_stream.decoding.rollout import sample_rollouts
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.grpo import group_advantages
-from recbole_stream.training.loop import autocast, train_stage
+from recbole_stream.training.loop import StageContext, autocast, train_stage
 from recbole_stream.training.reinforce import REWARDS, Reinforce, ReinforceOptions
 from recbole_stream.training.rewards import similarity_reward
 from recbole_stream.training.schedule import Schedule
@@ -246,10 +246,9 @@ class TestStage:
         schedule = Schedule(
             epochs=epochs, learning_rate=0.01, batch_size=12, patience=epochs, updates_per_batch=updates
         )
-        return train_stage(
-            model, objective, schedule, self.samples, evaluate, "likelihood",
-            progress=resume_file and Progress(resume_file), evaluate_first=True, show_progress=False,
-        )  # fmt: skip
+        progress = resume_file and Progress(resume_file)
+        context = StageContext(evaluate, "likelihood", progress=progress, show_progress=False)
+        return train_stage(model, objective, schedule, self.samples, context, evaluate_first=True)
 
     def test_learns_what_is_rewarded(self):
         model, objective = self.make()

@@ -1,4 +1,4 @@
-"""Exchange one expression inside somebody else's function."""
+"""Replace single expressions in the source of a RecBole function."""
 
 import ast
 import inspect
@@ -12,13 +12,16 @@ __all__ = ["edit"]
 
 
 def edit(function: Callable[..., Any], replacements: dict[str, str]) -> None:
-    """Exchange expressions inside a function of RecBole, in place.
+    """Replace expressions in the source of a function of RecBole, and compile it anew in place.
 
-    The function is compiled anew from its source with the replacements made;
-    defaults, decorators and the lines shown in tracebacks stay. A function
-    that does not contain an expression (someone mended their copy of RecBole)
-    is left alone and named in a warning. Edits add up, because each starts
-    from what the earlier ones left.
+    Defaults, decorators and the line numbers in tracebacks stay. Where an
+    expression is not in the source, because this copy of RecBole was changed,
+    the function is left as it is and a warning names it. A function may be
+    edited several times: each edit starts from the result of the one before.
+
+    Args:
+        function: changed in place.
+        replacements: old expression -> new expression.
     """
     function = inspect.unwrap(function)
     source = _edited_source.get(function) or textwrap.dedent(inspect.getsource(function))
@@ -31,7 +34,7 @@ def edit(function: Callable[..., Any], replacements: dict[str, str]) -> None:
         source = source.replace(old, new)
     _edited_source[function] = source
     tree = ast.parse(source)
-    if function.__code__.co_freevars:  # ("__class__",): a method that calls super()
+    if function.__code__.co_freevars:  # ("__class__",): a method that calls super() has to be compiled inside a class
         inside = ast.parse("class _: pass")
         inside.body[0].body = tree.body
         tree = inside
