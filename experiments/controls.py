@@ -92,13 +92,13 @@ def _finetune(loaded: Loaded, tokens: str) -> dict[str, float]:
     """Stage 2 as the run's configuration has it, from Stage 1's checkpoint."""
     network, seed = loaded.model.network, loaded.config["seed"]
     trainer = STREAMRecTrainer(loaded.config, loaded.model)
-    make_objective, schedule, _ = trainer.plan(loaded.train)[1]
-    objective = make_objective()
+    plan = trainer.plan(loaded.train)[1]
+    objective = plan.objective()
     if tokens != "collected":
         replace_traces(objective, tokens, seed)
     torch.manual_seed(seed + 1)
     context = StageContext(lambda: _metrics(loaded), "ndcg@10", precision=trainer.precision)
-    result = train_stage(network, objective, schedule, loaded.train, context)
+    result = train_stage(network, objective, plan.schedule, loaded.train, context)
     return {**result.valid, "seconds": result.seconds}
 
 
