@@ -14,7 +14,7 @@ from pathlib import Path
 
 from experiments import ablation, controls, scaling, unseen
 from recbole_stream.errors import InputError
-from recbole_stream.reporting.results import write_atomically
+from recbole_stream.files import write_text
 
 EXPERIMENTS = {
     "ablation": ablation.ablate,
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Error: {fault}", file=sys.stderr)
         return 2
     stem = f"{given.name}-seed{given.seed}"
-    write_atomically(given.run / f"{stem}.csv", table.to_csv(index=False))
+    write_text(given.run / f"{stem}.csv", table.to_csv(index=False))
     text = table.to_markdown(index=False, floatfmt=".4f")
-    write_atomically(given.run / f"{stem}.md", text + "\n")
+    write_text(given.run / f"{stem}.md", text + "\n")
     print(text)
     return 0
 

@@ -20,6 +20,7 @@ from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.ranking import hit_ranks
+from recbole_stream.reporting.ranks import mean_metric, user_metric
 
 __all__ = ["TOP", "Loaded", "distinct", "load", "metrics", "rank_targets"]
 
@@ -77,9 +78,10 @@ def rank_targets(model: STREAMRec | TIGER, samples: Samples, batch_size: int) ->
 
 def metrics(ranks: np.ndarray) -> dict[str, float]:
     """NDCG@10 and Recall@10 of ranks, and the standard error of the former over users."""
-    gains = np.where(ranks <= TOP, 1 / np.log2(ranks + 1), 0.0)
+    places = np.where(np.isfinite(ranks), ranks, 0)
+    gains, hits = (user_metric(places, f"{name}@{TOP}") for name in ("ndcg", "recall"))
     return {
-        "ndcg@10": float(gains.mean()),
-        "recall@10": float((ranks <= TOP).mean()),
+        "ndcg@10": float(mean_metric(gains)),
+        "recall@10": float(mean_metric(hits)),
         "error": float(gains.std(ddof=1) / np.sqrt(len(gains))),
     }

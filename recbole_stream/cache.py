@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+
+from recbole_stream.files import whole_file
 
 __all__ = ["cached_arrays", "content_hash"]
 
@@ -45,9 +46,8 @@ def cached_arrays(
     """Arrays and a JSON-able description stored as `<cache_dir>/<kind>-<key>.npz`, computed where absent.
 
     Of several processes that want the same at once, one computes and the others
-    wait for it. The file is written beside its place and renamed into it, so
-    that a reader never sees half of it. A file that cannot be read (torn, or not
-    ours) is computed again and replaced.
+    wait for it. A reader never sees half of a file. One that cannot be read (torn,
+    or not ours) is computed again and replaced.
 
     Args:
         cache_dir: folder, made where it does not exist; None computes without storing.
@@ -94,10 +94,5 @@ def _read(path: Path, kind: str) -> tuple[Arrays, dict] | None:
 
 
 def _write(path: Path, arrays: Arrays, info: dict) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays, **{_INFO: np.array(json.dumps(info))})
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, **arrays, **{_INFO: np.array(json.dumps(info))})

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Samples"]
+__all__ = ["Batch", "Samples", "trim"]
+
+
+def trim(histories: Tensor) -> Tensor:
+    """Histories [B, L] without the columns that are padding in all of them, but for one."""
+    return histories[:, : max(1, int((histories > 0).sum(1).max()))]
 
 
 @dataclass

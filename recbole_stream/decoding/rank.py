@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recbole_stream.data.samples import trim
 from recbole_stream.decoding.beam import beam_search, score_items
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.allocator import keep_freed_memory
@@ -44,8 +45,7 @@ def rank_items(
         return beam_search(thought(model, histories), trie, beams, top)
     found = []
     for part in histories.split(max(1, _PREFIXES // beams)):
-        longest = max(1, int((part > 0).sum(1).max()))
-        found.append(beam_search(thought(model, part[:, :longest]), trie, beams, top))
+        found.append(beam_search(thought(model, trim(part)), trie, beams, top))
     items, scores = zip(*found)
     return torch.cat(items), torch.cat(scores)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recbole_stream.data.samples import trim
 from recbole_stream.decoding.beam import beam_search, score_items
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.trie import Trie
@@ -62,7 +63,7 @@ def deliberate(
     candidates = max(candidates, top)  # where nothing is generated they are all that can be ranked
     items, scores, vectors = [], [], model.deliberation.matcher.vectors()
     for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
-        part = _trim(part)
+        part = trim(part)
         found, views = candidate_views(model, part, trie, beams, candidates, vectors)
         verified = model.deliberation.score(part, found, views).masked_fill(found == 0, -torch.inf)
         best, order = verified.topk(min(top, verified.shape[1]), 1)
@@ -77,7 +78,7 @@ def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[
     items, scores, matcher = [], [], model.deliberation.matcher
     vectors = matcher.vectors()
     for part in histories.split(_rows(model, 1024)):
-        logits = matcher(_trim(part), vectors).log_softmax(-1)
+        logits = matcher(trim(part), vectors).log_softmax(-1)
         best, found = logits.topk(min(top, logits.shape[1] - 1), 1)
         items.append(found)
         scores.append(best)
@@ -100,7 +101,3 @@ def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tens
 def _rows(model: STREAMRecModel, most: int) -> int:
     """Histories at once: at most ``most``, and so few that their scores of the catalogue fit."""
     return max(1, min(most, _CATALOGUE // model.tokens.n_items))
-
-
-def _trim(histories: Tensor) -> Tensor:
-    return histories[:, : max(1, int((histories > 0).sum(1).max()))]

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from recbole_stream.errors import InputError
+from recbole_stream.files import write_text
 from recbole_stream.reporting.layout import MISSING, latex, markdown, p_value, plain
 from recbole_stream.reporting.ranks import read_ranks, split_metric, user_metric
-from recbole_stream.reporting.results import Row, write_atomically
+from recbole_stream.reporting.results import Row
 from recbole_stream.reporting.statistics import Paired, compare_paired, holm
 
 __all__ = [
@@ -222,7 +223,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
 def write_comparison(folder: str | Path, comparisons: Sequence[Comparison]) -> None:
     """Write ``comparison.md``, ``comparison.tex`` and ``comparison.csv`` into a folder that exists."""
     for path, table in zip(comparison_files(folder), (comparison_markdown, comparison_latex, comparison_csv)):
-        write_atomically(path, table(comparisons))
+        write_text(path, table(comparisons))
 
 
 def comparison_files(folder: str | Path) -> list[Path]:

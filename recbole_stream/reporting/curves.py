@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_stream.errors import InputError
-from recbole_stream.reporting.results import write_atomically
+from recbole_stream.files import write_text
 
 __all__ = ["curves_file", "read_curves", "write_curves"]
 
@@ -35,7 +35,6 @@ def curves_file(folder: str | Path, model: str, seed: int) -> Path:
 def write_curves(path: str | Path, stages: Sequence[dict[str, Any]]) -> None:
     """Write the stages; the folder is made where it is missing. Numbers that JSON lacks (nan, inf) become null."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     records = [
         {
             **stage,
@@ -44,7 +43,7 @@ def write_curves(path: str | Path, stages: Sequence[dict[str, Any]]) -> None:
         }
         for stage in stages
     ]
-    write_atomically(path, json.dumps(records, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(records, indent=1, allow_nan=False) + "\n")
 
 
 def read_curves(folder: str | Path, model: str, seed: int) -> list[dict[str, Any]]:

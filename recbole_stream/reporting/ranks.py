@@ -16,7 +16,6 @@ The frame's ``attrs["depth"]``, which the file keeps, says how far down ranks ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from recbole_stream.errors import InputError
+from recbole_stream.files import whole_file
 
 __all__ = ["METRICS", "ranks_file", "read_ranks", "split_metric", "user_metric", "mean_metric", "write_ranks"]
 
@@ -48,14 +48,8 @@ def write_ranks(path: str | Path, users: pd.DataFrame, ranks: np.ndarray, depth:
     """
     frame = users.assign(rank=pd.array(np.where(ranks > 0, ranks, None), dtype="Int32"))[COLUMNS]
     frame.attrs["depth"] = int(depth)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        frame.to_parquet(temporary, engine="pyarrow", index=False)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        frame.to_parquet(file, engine="pyarrow", index=False)
 
 
 def read_ranks(folder: str | Path, model: str, stage: str, seed: int) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recbole_stream.errors import InputError
+from recbole_stream.files import write_text
 from recbole_stream.reporting.curves import curves_file, read_curves
 from recbole_stream.reporting.layout import p_value
 from recbole_stream.reporting.page import Cell, code, figure, heading, note, page, picture, table, terms
@@ -24,7 +25,7 @@ from recbole_stream.reporting.plots import (
     recall_by_bin,
 )
 from recbole_stream.reporting.ranks import ranks_file, read_ranks
-from recbole_stream.reporting.results import RESULTS_FILE, Row, read_results, write_atomically
+from recbole_stream.reporting.results import RESULTS_FILE, Row, read_results
 from recbole_stream.reporting.statistics import mean_and_deviation
 from recbole_stream.reporting.tables import lines_of
 
@@ -66,7 +67,7 @@ def write_report(folder: str | Path) -> Path:
     title = f"{', '.join(_distinct(row.dataset for row in rows))}: {', '.join(_distinct(row.model for row in rows))}"
     text = page(title, _summary(rows), [(name, content) for name, content in sections if content])
     path = folder / REPORT_FILE
-    write_atomically(path, text)
+    write_text(path, text)
     return path
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from recbole_stream.errors import InputError
+from recbole_stream.files import write_text
 
 __all__ = [
     "COMMAND_FILE",
@@ -29,7 +30,6 @@ __all__ = [
     "Row",
     "write_results",
     "read_results",
-    "write_atomically",
     "run_environment",
 ]
 
@@ -96,9 +96,8 @@ def write_results(folder: str | Path, rows: Iterable[Row], run: Mapping) -> Path
         record["run"] = {**run, **row.run}
         records.append(_json_value(record))
     path = Path(folder) / RESULTS_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, text + "\n")
+    write_text(path, text + "\n")
     return path
 
 
@@ -115,22 +114,6 @@ def read_results(folder: str | Path) -> list[Row]:
         return [Row(**record) for record in json.loads(path.read_text(encoding="utf-8"))]
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is not a list of result rows ({error}); run it again.") from error
-
-
-def write_atomically(path: str | Path, text: str) -> None:
-    """Write a UTF-8 file so that a reader sees the old content or the new, never a part.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
-    """
-    path = Path(path)
-    # in the same folder, because a rename is atomic only within one file system
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def run_environment(command: Sequence[str], device: torch.device | str) -> dict:

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_stream.files import write_text
 from recbole_stream.reporting.layout import MISSING, latex, markdown, number, plain
-from recbole_stream.reporting.results import Row, write_atomically
+from recbole_stream.reporting.results import Row
 from recbole_stream.reporting.statistics import mean_and_deviation
 
 __all__ = ["Line", "lines_of", "markdown_table", "latex_table", "csv_table", "text_table", "write_tables"]
@@ -113,7 +114,7 @@ def csv_table(rows: Sequence[Row]) -> str:
 def write_tables(folder: str | Path, rows: Sequence[Row]) -> None:
     """Write ``table.md``, ``table.tex`` and ``table.csv`` into a folder that exists."""
     for ending, table in (("md", markdown_table), ("tex", latex_table), ("csv", csv_table)):
-        write_atomically(Path(folder) / f"table.{ending}", table(rows))
+        write_text(Path(folder) / f"table.{ending}", table(rows))
 
 
 def lines_of(rows: Sequence[Row]) -> list[Line]:

@@ -6,41 +6,23 @@ import os
 import random
 import time
 import zipfile
-from collections.abc import Callable
-from functools import partial
 from logging import getLogger
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 
+from recbole_stream.files import whole_file
 from recbole_stream.training.processes import all_gather, broadcast, is_first, process_index, processes
 
-__all__ = ["Progress", "load_checkpoint", "random_state", "replace_file", "restore_random_state", "save_checkpoint"]
-
-
-def replace_file(path: Path | str, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a file so that ``path`` holds either the old content or the whole new one."""
-    path = Path(path)
-    os.replace(_beside(path, write), path)
+__all__ = ["Progress", "load_checkpoint", "random_state", "restore_random_state", "save_checkpoint"]
 
 
 def save_checkpoint(state: dict, path: Path | str) -> None:
     """Write ``state`` so that ``path`` holds either the old checkpoint or the whole new one."""
-    replace_file(path, partial(torch.save, state, pickle_protocol=4))
-
-
-def _beside(path: Path, write: Callable[[BinaryIO], object]) -> Path:
-    """Write a file completely under a temporary name in the same folder; returns that name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # always the same name: the next writer overwrites what a killed one has left
-    temporary = path.with_name(f".{path.name}.new")
-    with open(temporary, "wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    return temporary
+    with whole_file(path) as file:
+        torch.save(state, file, pickle_protocol=4)
 
 
 def load_checkpoint(path: Path | str) -> dict | None:
@@ -107,12 +89,11 @@ class Progress:
         randoms = all_gather(random_state())
         if is_first():
             kept = {"owner": self.owner, "random": randoms, "state": state}
-            whole = _beside(self.file, partial(torch.save, kept, pickle_protocol=4))
-            # two renames: after a kill between them the previous state is still there; a last state that `load` could
-            # not use must not replace the previous one
-            if self._good and self.file.exists():
-                os.replace(self.file, self.previous)
-            os.replace(whole, self.file)
+            with whole_file(self.file) as file:
+                torch.save(kept, file, pickle_protocol=4)
+                # a kill right after leaves the previous state alone; a file that load refused does not replace it
+                if self._good and self.file.exists():
+                    os.replace(self.file, self.previous)
             self._good = True
         self._saved = time.monotonic()
 

@@ -13,7 +13,6 @@ from recbole_stream.reporting.results import (
     Row,
     read_results,
     run_environment,
-    write_atomically,
     write_results,
 )
 
@@ -90,27 +89,6 @@ class TestResultsFile:
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(InputError, match="results.json is not a list of result rows"):
             read_results(tmp_path)
-
-
-class TestWriteAtomically:
-    def test_replaces_and_leaves_nothing_beside(self, tmp_path):
-        for text in ("one", "zwei: ä"):
-            write_atomically(tmp_path / "table.md", text)
-        assert (tmp_path / "table.md").read_text(encoding="utf-8") == "zwei: ä"
-        assert [p.name for p in tmp_path.iterdir()] == ["table.md"]
-
-    def test_who_is_reading_gets_the_old_file_to_its_end(self, tmp_path):
-        write_atomically(tmp_path / "table.md", "old")
-        with open(tmp_path / "table.md") as reader:
-            write_atomically(tmp_path / "table.md", "new text")
-            assert reader.read() == "old"
-
-    def test_a_failed_write_keeps_the_old_file(self, tmp_path):
-        write_atomically(tmp_path / "table.md", "old")
-        with pytest.raises(UnicodeEncodeError):  # a lone surrogate has no UTF-8
-            write_atomically(tmp_path / "table.md", "new \ud800")
-        assert (tmp_path / "table.md").read_text() == "old"
-        assert [p.name for p in tmp_path.iterdir()] == ["table.md"]
 
 
 def test_run_environment_says_what_ran_where():

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from recbole_stream.errors import InputError
-from recbole_stream.reporting.results import COMMAND_FILE, write_atomically
+from recbole_stream.files import remove_halves, write_text
+from recbole_stream.reporting.results import COMMAND_FILE
 
 __all__ = ["open_folder", "record_command"]
 
@@ -47,12 +48,10 @@ def _reopen(folder: Path, options: dict[str, Any]) -> tuple[Path, dict[str, Any]
     changed = [key for key, value in options.items() if before.get(key) != value]
     if changed:
         raise InputError(f"A resumed run keeps its options, but {changed[0]} is another one: leave it out.")
-    for half in folder.rglob(".*.tmp"):  # files that a kill left half-written
-        half.unlink()
+    remove_halves(folder)
     return folder, before, begun["command"]
 
 
 def record_command(folder: Path, options: dict[str, Any], command: Sequence[str]) -> None:
     """Make the folder, and write into it what was asked for: from here on it holds a run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / COMMAND_FILE, json.dumps({"command": command, "options": options}, indent=1))
+    write_text(folder / COMMAND_FILE, json.dumps({"command": command, "options": options}, indent=1))

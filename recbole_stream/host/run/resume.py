@@ -20,7 +20,8 @@ from recbole.config import Config
 from recbole.data.dataloader import AbstractDataLoader
 from recbole.trainer import Trainer
 
-from recbole_stream.training.checkpoint import Progress, replace_file
+from recbole_stream.files import whole_file
+from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.processes import broadcast, is_first
 
 __all__ = ["checkpoint_file", "fit", "stage_progress"]
@@ -184,7 +185,8 @@ class _Kept:
             loader.generator.set_state(generator)
         self.clock.load_state_dict(state["clock"])
         if state["best"] is not None and is_first():  # the file may hold a later epoch, which is now trained again
-            replace_file(trainer.saved_model_file, lambda file: file.write(state["best"]))
+            with whole_file(trainer.saved_model_file) as file:
+                file.write(state["best"])
 
 
 def _owner(config: Config, data: str) -> str:

@@ -29,7 +29,7 @@ import numpy as np
 from tabulate import tabulate
 
 from recbole_stream.errors import InputError
-from recbole_stream.reporting.results import write_atomically
+from recbole_stream.files import write_text
 
 __all__ = [
     "STATES",
@@ -186,8 +186,7 @@ class Trial:
 def write_trial(folder: Path, trial: Trial) -> None:
     """Write ``trial.json``; the epochs have a file of their own, to which lines are appended."""
     record = {key: value for key, value in asdict(trial).items() if key != "epochs"}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TRIAL_FILE, json.dumps(record, indent=1) + "\n")
+    write_text(folder / TRIAL_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def read_trial(folder: Path) -> Trial:

@@ -15,6 +15,7 @@ from recbole.config import Config
 from recbole.utils import get_model
 
 from recbole_stream.errors import InputError
+from recbole_stream.files import write_text
 from recbole_stream.host.checks import check_ray, check_share, locate_data
 from recbole_stream.host.configuration import check_keys, check_values, known_keys
 from recbole_stream.host.keys import RULES, check_combinations
@@ -27,7 +28,6 @@ from recbole_stream.host.run.job import configure, given_keys
 from recbole_stream.host.tuning.plot import plot_search
 from recbole_stream.host.tuning.space import Domain, Trial, best_trial, parse_space, trials_csv, trials_table
 from recbole_stream.host.tuning.trial import Sweep, read_sweep
-from recbole_stream.reporting.results import write_atomically
 
 __all__ = ["main", "tune"]
 
@@ -225,15 +225,15 @@ def _write(sweep: Sweep) -> list[Trial]:
     """
     trials, folder = sweep.read_trials(), sweep.folder
     table = trials_table(trials, sweep.metric, sweep.bigger)
-    write_atomically(folder / "trials.md", table)
-    write_atomically(folder / "trials.csv", trials_csv(trials, sweep.metric, sweep.bigger))
+    write_text(folder / "trials.md", table)
+    write_text(folder / "trials.csv", trials_csv(trials, sweep.metric, sweep.bigger))
     title = f"{sweep.model} on {sweep.dataset}: {len(trials)} trials, {sweep.search} search"
     if trials:
         plot_search(trials, sweep.domains(), sweep.metric, sweep.bigger, title, folder / "search.png")
     print("\n" + trials_table(trials, sweep.metric, sweep.bigger, "simple"), flush=True)
     best = best_trial(trials, sweep.bigger)
     if best is not None:
-        write_atomically(folder / "best.yaml", _best_yaml(sweep, best))
+        write_text(folder / "best.yaml", _best_yaml(sweep, best))
         print(f"Written to {folder}. The best, trial {best.number}, as a run:\n{_run_command(sweep)}", flush=True)
     elif trials and all(trial.state == "failed" for trial in trials):
         raise InputError(f"All {len(trials)} trials failed, the first because: {trials[0].error}")

@@ -21,6 +21,7 @@ import torch
 from filelock import FileLock
 
 from recbole_stream.errors import InputError
+from recbole_stream.files import remove_halves, write_text
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.run.job import configure, train_job
 from recbole_stream.host.tuning.space import (
@@ -32,7 +33,6 @@ from recbole_stream.host.tuning.space import (
     read_trial,
     write_trial,
 )
-from recbole_stream.reporting.results import write_atomically
 
 __all__ = ["SWEEP_FILE", "Sweep", "read_sweep", "run_trial", "sentence"]
 
@@ -87,8 +87,7 @@ class Sweep:
 
     def write(self) -> None:
         record = {key: value for key, value in asdict(self).items() if key != "folder"}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / SWEEP_FILE, json.dumps(record, indent=1) + "\n")
+        write_text(self.folder / SWEEP_FILE, json.dumps(record, indent=1) + "\n")
 
 
 def read_sweep(folder: Path) -> Sweep:
@@ -120,6 +119,7 @@ def run_trial(sweep: Sweep, number: int, node: str, report: Callable[[dict[str, 
     folder = sweep.trial_folder(number)
     # a worker that lost touch with the sweep may still be at it: two would write the same files
     with FileLock(folder / ".lock"):
+        remove_halves(folder)
         trial = read_trial(folder)
         history = _History(folder, trial, sweep.bigger, report)
         if trial.state == "finished":  # by that worker
@@ -185,7 +185,7 @@ class _History:
         if self.taken_up:
             return
         kept, self.trial.epochs, self.taken_up = [line for line in self.trial.epochs if line["epoch"] < first], [], True
-        write_atomically(self.file, "".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.file, "".join(json.dumps(line) + "\n" for line in kept))
         for line in kept:
             self.trial.epochs.append(line)
             self._report()
