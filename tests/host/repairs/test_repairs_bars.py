@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 RUN = """
@@ -38,6 +39,7 @@ def test_who_asks_for_bars_has_them_in_a_log_too(tmp_path, tiny_ml100k):
 
 def test_a_terminal_has_bars(tmp_path, tiny_ml100k):
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 120))  # on one of no height tqdm draws nothing
     run(tmp_path, tiny_ml100k, '{"state": "error"}', stderr=theirs)
     os.close(theirs)
     words = b""
