@@ -12,11 +12,27 @@ setup(
     description="STREAM-Rec and TIGER inside the stock RecBole",
     long_description=readme.read_text(encoding="utf-8") if readme.is_file() else "",
     long_description_content_type="text/markdown",
+    license="MIT",
     python_requires=">=3.11",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
     # the YAML files lie beside the package in a checkout and inside it in a wheel
     packages=[*find_packages(include=["recbole_stream", "recbole_stream.*"]), "recbole_stream.properties"],
     package_dir={"recbole_stream.properties": "properties"},
     package_data={"recbole_stream.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"]},
+    # what run_recbole.py and run_hyper.py are in a checkout
+    entry_points={
+        "console_scripts": [
+            "recbole-stream = recbole_stream.host.run.commands:main",
+            "recbole-stream-tune = recbole_stream.host.tuning.sweep:main",
+        ]
+    },
     # RecBole itself is missing on purpose: recbole==1.2.1 demands ray<=2.6.3,
     # which Python 3.12 cannot have, so it is installed with --no-deps. What it
     # imports is listed here instead.

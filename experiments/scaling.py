@@ -84,7 +84,7 @@ def rank_by_paths(network: STREAMRecModel, samples: Samples, rows: Tensor, trie:
 def _ranks(candidates, samples: Samples, rows: Tensor, description: str):
     order = rows[samples.lengths[rows].argsort(stable=True)]
     ranks = []
-    for part in tqdm(order.split(AT_ONCE), desc=description, ncols=100, leave=False):
+    for part in tqdm(order.split(AT_ONCE), desc=description, ncols=100, leave=False, disable=None):
         batch = samples.batch(part)
         items, scores = candidates(batch.histories)
         ranks.append(ranks_among(scores.cpu().numpy(), (items == batch.targets[:, None]).cpu().numpy()))

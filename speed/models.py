@@ -78,7 +78,7 @@ def train_briefly(model: TIGERModel, corpus: Corpus, steps: int, name: str, cach
         batches: list[Tensor] = []
         while len(batches) < steps:
             batches += corpus.train.shuffled(256, len(batches))
-        for rows in tqdm(batches[:steps], desc=f"train {name}", ncols=100, leave=False):
+        for rows in tqdm(batches[:steps], desc=f"train {name}", ncols=100, leave=False, disable=None):
             optimise(model, Direct(model, 0.0), optimizer, corpus, [rows], precision())
             schedule.step()
         if file:

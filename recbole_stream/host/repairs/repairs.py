@@ -45,6 +45,7 @@ def apply() -> None:
         compare_our_dataset_keys,
         name_checkpoints_uniquely,
         write_checkpoints_whole,
+        draw_bars_on_terminals_only,
         parallel.train_on_several_cpus,
         parallel.let_one_process_log,
         parallel.make_folders_together,
@@ -322,3 +323,27 @@ def compare_our_dataset_keys() -> None:
     from recbole.utils.argument_list import dataset_arguments
 
     dataset_arguments.extend(key for key in DATASET_KEYS if key not in dataset_arguments)
+
+
+# -- output ------------------------------------------------------------------
+
+
+def draw_bars_on_terminals_only() -> None:
+    """A log file fills with thousands of carriage returns: ``show_progress`` is True by default (overall.yaml).
+
+    Whether there is a terminal decides now, for RecBole's bars and ours; the log
+    has a line for each epoch all the same. Whoever sets the key keeps it. The
+    download (url.py:74) has no key.
+    """
+    from recbole.config import Config
+    from recbole.utils import url
+
+    stock = Config._load_internal_config_dict
+
+    @functools.wraps(stock)
+    def load_internal_config_dict(self: Config, model: str, model_class: type, dataset: str) -> None:
+        stock(self, model, model_class, dataset)
+        self.internal_config_dict["show_progress"] = sys.stderr.isatty()
+
+    Config._load_internal_config_dict = load_internal_config_dict
+    edit(url.download_url, {"tqdm(range(num_iter))": "tqdm(range(num_iter), disable=None)"})

@@ -35,19 +35,23 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 --key=value          any key of properties/model/*.yaml or of RecBole"""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Train and compare models; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and compare models; returns the exit status. The arguments are by default those of the process."""
     return guarded(arguments, USAGE, together(run))
 
 
-def guarded(arguments: Sequence[str], usage: str, action: Callable[[dict[str, Any], list[str]], object]) -> int:
+def guarded(
+    arguments: Sequence[str] | None, usage: str, action: Callable[[dict[str, Any], list[str]], object]
+) -> int:
     """Run one command; returns the exit status: 0, 1 (failed), 2 (bad input) or 130 (interrupted).
 
     Args:
-        arguments: the command line without the script's name.
+        arguments: the command line without the script's name; None for that of the process.
         usage: printed where there are none, or where help is asked for.
         action: given the keys with typed values, lists where lists are meant, and the command as it was typed.
     """
+    if arguments is None:
+        arguments = sys.argv[1:]
     if not arguments or "--help" in arguments or "-h" in arguments:
         print(usage)
         return 0 if arguments else 2
@@ -55,7 +59,7 @@ def guarded(arguments: Sequence[str], usage: str, action: Callable[[dict[str, An
     try:
         options = parse_command_line([argument for argument in arguments if argument != "--debug"])
         with quiet_argv():
-            action(_lists(options), ["python", os.path.basename(sys.argv[0]), *arguments])
+            action(_lists(options), [*_program(), *arguments])
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -73,6 +77,14 @@ def guarded(arguments: Sequence[str], usage: str, action: Callable[[dict[str, An
         print(f"Error: {words} (--debug shows where)", file=sys.stderr)
         return 1
     return 0
+
+
+def _program() -> list[str]:
+    """How the program was called: as a script of the checkout, as a module, or as a command of the installed wheel."""
+    name = os.path.basename(sys.argv[0])
+    if name == "__main__.py":
+        return ["python", "-m", "recbole_stream"]
+    return ["python", name] if name.endswith(".py") else [name]
 
 
 def _lists(options: dict[str, Any]) -> dict[str, Any]:

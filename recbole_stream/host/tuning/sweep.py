@@ -59,8 +59,8 @@ OPTIONS = {*DEFAULTS, *MOVABLE, "model", "space", "output_dir", "resume", "confi
 MACHINE_KEYS = {"data_path", "cache_dir", "use_gpu", "gpu_id", "show_progress", "worker", "nproc", "state"}
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Search hyper-parameters; returns the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Search hyper-parameters; returns the exit status. The arguments are by default those of the process."""
     return guarded(arguments, USAGE, tune)
 
 
