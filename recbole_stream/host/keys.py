@@ -23,7 +23,9 @@ from recbole_stream.host.configuration import (
 from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.training.reinforce import REWARDS
 
-__all__ = ["RULES", "SHARED_RULES", "check_combinations", "view_names"]
+__all__ = ["RULES", "SHARED_RULES", "STAGES", "check_combinations", "trained_stages", "view_names"]
+
+STAGES = ("pretrain", "finetune", "reinforce", "match")
 
 # names of views before version 0.2, which views_off understands until 0.3
 _OLD_VIEWS = {
@@ -36,6 +38,14 @@ _OLD_VIEWS = {
 
 _positive, _count, _share = integer(minimum=1), integer(minimum=0), number(minimum=0, maximum=1)
 _rate, _weight = number(above=0, maximum=1), number(minimum=0)
+
+
+def _makes_sense(stages: Any) -> bool:
+    """Whether each of the stages finds what it starts from: fine-tuning a pretrained model, GRPO a fine-tuned one."""
+    writes = [stage for stage in stages if stage != "match"] if isinstance(stages, list) else None
+    return bool(stages) and writes == list(STAGES[: len(writes)]) and stages[len(writes) :] in ([], ["match"])
+
+
 _text = Rule("a string", lambda value: isinstance(value, str) and value != "")
 
 SHARED_RULES: dict[str, Rule] = {
@@ -79,6 +89,11 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "reasoning_scale": one_of("raw", "unit"),
     "similar_items": integer(minimum=2),
     # stages
+    "stages": Rule(
+        f"a list of some of {', '.join(STAGES)}, in this order and each once, where finetune needs pretrain and reinforce "
+        "needs finetune",
+        _makes_sense,
+    ),
     "epochs": _positive,
     "learning_rate": _rate,
     "stopping_step": _count,
@@ -157,16 +172,32 @@ def view_names(views_off: list[str] | None) -> tuple[str, ...]:
     return tuple(_OLD_VIEWS.get(view, view) for view in views_off or ())
 
 
+def trained_stages(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The stages that STREAMRec trains; all where the configuration is older than the key ``stages``."""
+    stages = config["stages"] or STAGES
+    return tuple(stage for stage in stages if stage != "match" or config["matching_epochs"])
+
+
 def check_combinations(config: Mapping[str, Any]) -> None:
     """Check what no single key shows.
 
     Raises:
-        InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept.
+        InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept; the
+            stage ``match`` without epochs, or alone without a view to rank by.
     """
     written, kept = config["pretrain_similar"], config["similar_items"]
     if written and written > kept:  # TIGER has neither
         raise InputError(
             f"pretrain_similar is {written}, but similar_items keeps only {kept}: set that to at least {written}."
+        )
+    stages = config["stages"]
+    if stages and "match" in stages and tuple(stages) != STAGES and not config["matching_epochs"]:
+        raise InputError(
+            f"stages is {stages!r}, but matching_epochs is 0: set that to at least 1, or leave match out of stages."
+        )
+    if stages == ["match"] and {*view_names(config["views_off"]), "likelihood"} == set(VIEWS):
+        raise InputError(
+            "stages is ['match'], which trains no likelihood, and views_off names all other views: leave one on."
         )
     if config["beam_size"] < max(config["topk"]):
         raise InputError(

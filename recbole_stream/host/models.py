@@ -20,7 +20,7 @@ from recbole_stream.decoding.rank_by_views import deliberate, rank_by_states, vi
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import SemanticIDDataset, samples_of
-from recbole_stream.host.keys import view_names
+from recbole_stream.host.keys import trained_stages, view_names
 from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
@@ -29,6 +29,7 @@ from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
 from recbole_stream.model.verifier import Verifier
+from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
@@ -151,7 +152,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             recency,
         ),
         content,
-        view_names(config["views_off"]),
+        (*view_names(config["views_off"]), *(() if "pretrain" in trained_stages(config) else ("likelihood",))),
         verifier,
     )
 
@@ -169,26 +170,42 @@ class TIGER(GenerativeRecommender):
 
 
 class STREAMRec(GenerativeRecommender):
-    """History -> reasoning tokens -> semantic ID of the next item; see :class:`STREAMRecModel`."""
+    """History -> reasoning tokens -> semantic ID of the next item; see :class:`STREAMRecModel`.
+
+    Attributes:
+        stages: what is trained, some of ``STAGES``.
+    """
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
+        self.stages = trained_stages(config)
         tokens = _tokens(config, dataset)
         self.network = STREAMRecModel(
             _backbone(config),
             tokens,
             config["reasoning_mlp"],
             config["reasoning_scale"],
-            _deliberation(config, dataset, tokens) if config["matching_epochs"] else None,
+            _deliberation(config, dataset, tokens) if "match" in self.stages else None,
         )
         self.candidates = config["candidates"]
         self.pretrain_similar = config["pretrain_similar"]
-        asked = config["pretrain_similar"] or config["dpo_weight"] or config["reward_weights"]["ranking"]
-        similar = dataset.similar if asked else torch.zeros(dataset.item_num, 0, dtype=torch.long)
+        uses = {
+            "pretrain": config["pretrain_similar"],
+            "finetune": config["dpo_weight"],
+            "reinforce": config["reward_weights"]["ranking"],
+            "match": 0,
+        }
+        similar = (
+            dataset.similar
+            if any(uses[stage] for stage in self.stages)
+            else torch.zeros(dataset.item_num, 0, dtype=torch.long)
+        )
         self.register_buffer("similar", similar, persistent=False)
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:
+        if "pretrain" not in self.stages:
+            return Match(self.network)
         return Pretrain(self.network, self.similar[:, : self.pretrain_similar], self.label_smoothing)
 
     @property

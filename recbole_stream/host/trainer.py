@@ -15,6 +15,7 @@ from tqdm import tqdm
 from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
+from recbole_stream.host.keys import STAGES
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.precision import automatic_precision
@@ -33,11 +34,14 @@ class Plan:
     """A stage to come.
 
     Attributes:
+        number: of the stage among all that the model has, from 0. Its random numbers and its progress file depend on it,
+            and so not on which other stages are trained.
         objective: makes what the stage optimises; called when the stages before it have ended.
         schedule: its epochs, rates and patience.
         evaluate_first: whether the model as it enters the stage competes for the stage's best epoch.
     """
 
+    number: int
     objective: Callable[[], Objective]
     schedule: Schedule
     evaluate_first: bool = False
@@ -99,8 +103,8 @@ class GenerativeTrainer(Trainer):
         self.logger.disabled = not verbose
         samples = samples_of(train_data._dataset).to(self.device)
         try:
-            for number, plan in enumerate(self.plan(samples)):
-                self._stage(number, plan, samples, valid_data, show_progress, callback_fn)
+            for plan in self.plan(samples):
+                self._stage(plan, samples, valid_data, show_progress, callback_fn)
             self.conclude(valid_data, show_progress)
         finally:
             self.logger.disabled = False
@@ -140,7 +144,6 @@ class GenerativeTrainer(Trainer):
 
     def _stage(
         self,
-        number: int,
         plan: Plan,
         samples: Samples,
         valid_data: AbstractDataLoader,
@@ -149,13 +152,13 @@ class GenerativeTrainer(Trainer):
     ) -> None:
         self.model.objective = objective = plan.objective()
         # each stage has a seed of its own, so that a resumed stage draws the same random numbers
-        torch.manual_seed(self.config["seed"] + number)
+        torch.manual_seed(self.config["seed"] + plan.number)
         context = StageContext(
             lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
             self.valid_metric,
             precision=self.precision,
             writer=self.tensorboard,
-            progress=stage_progress(self.config, number, self.model.fingerprint),
+            progress=stage_progress(self.config, plan.number, self.model.fingerprint),
             on_epoch=callback_fn,
             show_progress=show_progress,
         )
@@ -229,22 +232,27 @@ class TIGERTrainer(GenerativeTrainer):
     """One stage: cross-entropy over the target's tokens."""
 
     def plan(self, samples: Samples) -> list[Plan]:
-        return [Plan(self.model.first_objective, self.schedule("epochs", "learning_rate", "stopping_step"))]
+        return [Plan(0, self.model.first_objective, self.schedule("epochs", "learning_rate", "stopping_step"))]
 
 
 class STREAMRecTrainer(GenerativeTrainer):
     """Pretraining, fine-tuning on collected reasoning, GRPO, the matching tower."""
 
     def plan(self, samples: Samples) -> list[Plan]:
-        stages = [self._pretrain(), self._finetune(samples), self._reinforce()]
-        return stages if self.model.network.deliberation is None else [*stages, self._match()]
+        build = {
+            "pretrain": self._pretrain,
+            "finetune": self._finetune,
+            "reinforce": self._reinforce,
+            "match": self._match,
+        }
+        return [build[stage](STAGES.index(stage), samples) for stage in self.model.stages]
 
-    def _pretrain(self) -> Plan:
+    def _pretrain(self, number: int, samples: Samples) -> Plan:
         """Stage 1 (Eq. 9-11)."""
         schedule = self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience")
-        return Plan(self.model.first_objective, schedule)
+        return Plan(number, self.model.first_objective, schedule)
 
-    def _finetune(self, samples: Samples) -> Plan:
+    def _finetune(self, number: int, samples: Samples) -> Plan:
         """Stage 2 (Eq. 12-19)."""
         config, network = self.config, self.model.network
 
@@ -275,9 +283,9 @@ class STREAMRecTrainer(GenerativeTrainer):
                 config["show_progress"],
             )
 
-        return Plan(objective, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"))
+        return Plan(number, objective, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"))
 
-    def _reinforce(self) -> Plan:
+    def _reinforce(self, number: int, samples: Samples) -> Plan:
         """Stage 3 (Eq. 20-27)."""
         config = self.config
 
@@ -304,17 +312,18 @@ class STREAMRecTrainer(GenerativeTrainer):
             warmup_steps=0,
             ema=0.0,
         )
-        return Plan(objective, schedule, evaluate_first=True)
+        return Plan(number, objective, schedule, evaluate_first=True)
 
-    def _match(self) -> Plan:
+    def _match(self, number: int, samples: Samples) -> Plan:
         """The matching tower of the deliberation."""
 
         def objective() -> Objective:
-            self.model.load_state_dict(self._final_weights)  # the stage that generates best so far
+            if self.stages:
+                self.model.load_state_dict(self._final_weights)  # the stage that generates best so far
             return Match(self.model.network)
 
         schedule = self.schedule("matching_epochs", "matching_learning_rate", "matching_patience", ema=0.0)
-        return Plan(objective, schedule)
+        return Plan(number, objective, schedule)
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
         """Learn to deliberate, on the validation split.

@@ -9,7 +9,7 @@ from typing import Any
 
 from recbole.trainer import Trainer
 
-from recbole_stream.host.trainer import GenerativeTrainer
+from recbole_stream.host.trainer import GenerativeTrainer, STREAMRecTrainer
 
 __all__ = ["Outcome", "Watch", "outcomes_of"]
 
@@ -19,7 +19,7 @@ class Outcome:
     """A stage of a training, or all of it where there are no stages.
 
     Attributes:
-        stage: its name, empty for a model that has only one.
+        stage: its name; empty for all models but STREAMRec.
         valid: metrics of its best epoch on the validation split.
         epoch: its best epoch, from 0; -1 is the model as it entered the stage.
         seconds: wall time of the stage alone, validation included.
@@ -80,7 +80,7 @@ def outcomes_of(trainer: Trainer, watch: Watch) -> list[Outcome]:
         before = [0.0, *(stage.seconds for stage in trainer.stages)]
         return [
             Outcome(
-                stage=stage.result.name if len(trainer.stages) > 1 else "",
+                stage=stage.result.name if isinstance(trainer, STREAMRecTrainer) else "",
                 valid=stage.result.valid,
                 epoch=stage.result.epoch,
                 seconds=stage.seconds - earlier,

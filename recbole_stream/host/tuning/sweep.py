@@ -209,8 +209,8 @@ def _absolute(keys: dict[str, Any]) -> dict[str, Any]:
 def _epochs(config: Config, space: Mapping[str, Domain]) -> int:
     """The epochs of the longest trial, all stages together."""
     staged = issubclass(get_model(config["model"]), STREAMRec)
-    stages = ("pretrain", "finetune", "reinforce", "matching") if staged else ()
-    keys = [f"{stage}_epochs" for stage in stages] or ["epochs"]
+    stages = config["stages"] if staged else ()
+    keys = ["matching_epochs" if stage == "match" else f"{stage}_epochs" for stage in stages] or ["epochs"]
     return sum(int(max(space[key].extremes)) if key in space else config[key] for key in keys)
 
 
