@@ -149,15 +149,17 @@ def test_two_processes_take_the_steps_of_one(keys):
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
-# 12,359 samples: the last batch of 512 has 71, of which one process takes 36 and the other 35
+# 12,359 samples: the last batch of 512 has 71, of which one process takes 36 and the other 35. The preset has all five
+# rewards, both decoders and the RQ-VAE; deliberation, which the paper has not, is put back.
 COMMAND = [
-    "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
-    "--inner_size=16", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
-    "--similar_items=5", "--pretrain_similar=2", "--reasoning_steps=2", "--epochs=2", "--pretrain_epochs=2",
-    "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.5", "--reinforce_epochs=2",
-    "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4", "--train_batch_size=512", "--dropout=0",
-    "--matching_epochs=2", "--matching_dropout=0",    "--precision=float32", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01", "--show_progress=False", "--gpu_id=",
-    "--state=warning",
+    "--dataset=tiny", "--preset=paper", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3",
+    "--rq_vae_epochs=5", "--hidden_size=16", "--inner_size=16", "--n_heads=2", "--head_size=8", "--encoder_layers=1",
+    "--decoder_layers=1", "--beam_size=10", "--similar_items=5", "--reasoning_steps=2", "--epochs=2",
+    "--pretrain_epochs=2", "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.5",
+    "--reinforce_epochs=2", "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4",
+    "--reward_normalisation=each", "--train_batch_size=512", "--dropout=0", "--matching_epochs=2",
+    "--matching_dropout=0", "--precision=float32", "--MAX_ITEM_LIST_LENGTH=5", "--learning_rate=0.01",
+    "--show_progress=False", "--gpu_id=", "--state=warning",
 ]  # fmt: skip
 
 
