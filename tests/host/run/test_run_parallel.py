@@ -163,6 +163,19 @@ COMMAND = [
 ]  # fmt: skip
 
 
+# a recommender of RecBole that tells from where each of its processes draws
+TOLD = """
+from pathlib import Path
+import torch
+from recbole.model.sequential_recommender import SASRec
+
+class Told(SASRec):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        Path(f"seed-of-{torch.distributed.get_rank()}").write_text(str(torch.initial_seed()))
+"""
+
+
 class TestCommand:
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory):
@@ -218,19 +231,20 @@ class TestCommand:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-        command = [ROOT / "run_recbole.py", "--model=TIGER,SASRec", "--n_layers=1", "--output_dir=three", *arguments]
+        command = [ROOT / "run_recbole.py", "--model=TIGER,Told", "--plugins=told.py", "--n_layers=1", "--output_dir=three", *arguments]
+        (folder / "told.py").write_text(TOLD)
         before = set(folder.glob("log/*/*"))
         run = subprocess.run([*start, *command], cwd=folder, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
         self.assert_equal(folder / "three", one, ["TIGER"])
-        ranks = pd.read_parquet(folder / "three" / "ranks" / "SASRec-seed2020.parquet")
-        (row,) = [
-            row for row in json.loads((folder / "three" / "results.json").read_text()) if row["model"] == "SASRec"
-        ]
+        ranks = pd.read_parquet(folder / "three" / "ranks" / "Told-seed2020.parquet")
+        (row,) = [row for row in json.loads((folder / "three" / "results.json").read_text()) if row["model"] == "Told"]
         assert len(ranks) == ranks["user"].nunique() == 120
         assert (ranks["rank"] <= 10).mean() == pytest.approx(row["test"]["recall@10"], abs=1e-4)
         assert run.stdout.count("Written to") == 1
         assert len(set(folder.glob("log/*/*")) - before) == 2  # one process logs each model
+        seeds = [int((folder / f"seed-of-{rank}").read_text()) for rank in range(2)]
+        assert seeds[0] == 2020 != seeds[1]  # as in stock RecBole: dropout masks of their own
 
     @pytest.mark.slow
     def test_two_killed_processes_go_on(self, folder, arguments, one):
