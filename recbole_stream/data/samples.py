@@ -25,6 +25,7 @@ class Batch:
         rows: numbers of the samples [B].
         part: where they stand among all samples of the step.
         whole: how many those are, at least B.
+        draws: on the CPU, in the same state in all processes; torch's own where there is none.
     """
 
     histories: Tensor
@@ -32,6 +33,7 @@ class Batch:
     rows: Tensor
     part: slice = field(default_factory=lambda: slice(None))
     whole: int = 0
+    draws: torch.Generator | None = None
 
     def __post_init__(self) -> None:
         self.whole = self.whole or len(self.rows)
@@ -44,9 +46,10 @@ class Batch:
     def uniform(self, *shape: int) -> Tensor:
         """Random numbers from [0, 1) for each sample, [B, *shape].
 
-        Processes in the same random state draw those that one process would for all samples of the step.
+        Every process draws for all samples of the step, and every device draws on the CPU: all get the same numbers.
         """
-        return torch.rand(self.whole, *shape, device=self.rows.device)[self.part]
+        drawn = torch.rand(self.whole, *shape, generator=self.draws)[self.part]
+        return drawn.to(self.rows.device, non_blocking=True)
 
 
 @dataclass
@@ -76,12 +79,12 @@ class Samples:
         """
         return Samples(self.histories.to(device), self.lengths.cpu(), self.targets.to(device))
 
-    def batch(self, rows: Tensor, part: slice = slice(None)) -> Batch:
+    def batch(self, rows: Tensor, part: slice = slice(None), draws: torch.Generator | None = None) -> Batch:
         """The ``part`` of the samples ``rows`` (on the CPU), trimmed to the longest history in it."""
         whole, rows = len(rows), rows[part]
         longest = int(self.lengths[rows].max())
         rows = rows.to(self.targets.device, non_blocking=True)
-        return Batch(self.histories[rows, :longest], self.targets[rows], rows, part, whole)
+        return Batch(self.histories[rows, :longest], self.targets[rows], rows, part, whole, draws)
 
     def ordered(self, batch_size: int, rows: Tensor | None = None) -> list[Batch]:
         """Every sample once, or every one of ``rows``, shortest first: for passes in which the order does not matter."""

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.training.checkpoint import Progress
-from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
+from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes, seed_draws
 from recbole_stream.training.schedule import LearningRate, Schedule, WeightAverage
 
 __all__ = ["Objective", "StageContext", "StageResult", "TrainingDiverged", "autocast", "train_stage"]
@@ -205,6 +205,7 @@ class _Run:
         steps, sums: optimiser steps in that epoch, and the sum of each scalar over them.
         began: when the stage started, on the clock of ``time.perf_counter``; after a resume, the time at which it
             would have started without the interruption.
+        draws: a generator that all processes share, see :func:`seed_draws`.
     """
 
     def __init__(
@@ -219,6 +220,7 @@ class _Run:
     ) -> None:
         self.model, self.objective, self.precision, self.progress = model, objective, precision, progress
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
+        self.draws = seed_draws(torch.initial_seed())
         self.result, self.best, self.waited = StageResult(objective.name, {}), None, 0
         self.began = time.perf_counter()
         self.begin(0)
@@ -238,6 +240,7 @@ class _Run:
 
     def state_dict(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self._VALUES}
+        values["draws"] = self.draws.get_state()
         return values | {name: getattr(self, name).state_dict() for name in self._PARTS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -245,6 +248,7 @@ class _Run:
             getattr(self, name).load_state_dict(state[name])
         for name in self._VALUES:
             setattr(self, name, state[name])
+        self.draws.set_state(state["draws"])
         device = next(self.model.parameters()).device
         self.sums = {name: value.to(device) for name, value in self.sums.items()}
 
@@ -262,7 +266,7 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
         for chosen in rows[run.batch :]:
             # the processes divide each batch among them: the number of steps does not depend on how many they are
             part = slice(number, None, count) if len(chosen) >= count else slice(None)
-            batch = samples.batch(chosen, part)
+            batch = samples.batch(chosen, part, run.draws)
             share = len(batch.rows) / len(chosen) if batch.shared else 1 / count
             losses = run.objective.losses(batch)
             while True:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from recbole_stream.data.samples import Batch
 
-__all__ = ["all_reduce", "all_gather", "every_row", "broadcast", "is_first", "processes", "process_index"]
+__all__ = ["all_reduce", "all_gather", "every_row", "broadcast", "is_first", "processes", "process_index", "seed_draws"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,16 @@ def process_index() -> int:
 def is_first() -> bool:
     """Whether this is process 0, which alone writes files."""
     return process_index() == 0
+
+
+def seed_draws(seed: int) -> torch.Generator:
+    """Seed torch's generators, of the CPU and of the GPUs, differently in each process: dropout draws from them.
+
+    Returns:
+        another one, on the CPU, that gives all processes the same: for what is drawn for a whole batch.
+    """
+    torch.manual_seed(seed + process_index() * 1_000_003)
+    return torch.Generator().manual_seed(seed)
 
 
 def broadcast(make: Callable[[], T]) -> T:

@@ -18,6 +18,7 @@ from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.training.finetune import trace_statistics
 from recbole_stream.training.grpo import combine_rewards, grpo_loss
 from recbole_stream.training.loop import Objective
+from recbole_stream.training.processes import every_row
 from recbole_stream.training.rewards import (
     exact_match_reward,
     format_reward,
@@ -100,7 +101,9 @@ class Reinforce(Objective):
             rewards["exact_match"] = exact_match_reward(written, target)
         if weights["similarity"]:
             mean_state = hidden[:, :, : steps + 1].mean(2)
-            rewards["similarity"] = similarity_reward(mean_state, tokens.representation(batch.targets))
+            # batch-mates that fell to other processes are compared with, too
+            targets = every_row(tokens.representation(batch.targets), batch)
+            rewards["similarity"] = similarity_reward(mean_state, targets, batch.part)
         if weights["likelihood"] or weights["ranking"]:
             scores = self.candidate_scores(batch, thought)
             if weights["likelihood"]:
@@ -109,6 +112,11 @@ class Reinforce(Objective):
             if weights["ranking"]:
                 rewards["ranking"] = ranking_reward(scores[..., 0], scores[..., 1:])
         return rewards
+
+    def advantages(self, batch: Batch, rewards: dict[str, Tensor]) -> Tensor:
+        """One advantage a rollout, [B, G]; a spread over the batch is that over all processes' parts of it."""
+        whole = every_row(torch.stack([*rewards.values()], 1), batch).unbind(1)
+        return combine_rewards(dict(zip(rewards, whole)), self.options.weights, self.options.normalise)[batch.part]
 
     def candidate_scores(self, batch: Batch, thought: Prefix) -> Tensor:
         """log P(item | own thinking, history) of the target and, where they are ranked, its K similar items.
@@ -132,6 +140,8 @@ class Reinforce(Objective):
                 model.begin(batch.histories), options.group, steps, levels, batch.uniform(options.group, steps + levels)
             )
             frozen, _ = self.log_probs(self.sft, batch.histories, rollouts)
+        # before torch 2.11 autocast goes on with the weights that it has cast here, without a graph
+        torch.clear_autocast_cache()
         mask = torch.ones_like(rollouts, dtype=torch.bool)
         if options.positions == "thinking":
             mask[..., steps:] = False
@@ -141,7 +151,7 @@ class Reinforce(Objective):
             if old is None:
                 old = log_probs.detach()
                 rewards = self.rewards(batch, rollouts, thought, hidden.detach())
-                advantages = combine_rewards(rewards, options.weights, options.normalise)
+                advantages = self.advantages(batch, rewards)
             loss, scalars = grpo_loss(
                 log_probs, old, frozen, advantages, options.clip, options.kl_weight, options.importance_sampling, mask
             )

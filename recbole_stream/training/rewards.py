@@ -59,27 +59,29 @@ def exact_match_reward(sampled: Tensor, target: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def similarity_reward(states: Tensor, targets: Tensor) -> Tensor:
+def similarity_reward(states: Tensor, targets: Tensor, part: slice = slice(None)) -> Tensor:
     """How well the rollout's mean state singles its target out of the batch (Eq. 24-25).
 
     ``g`` (Eq. 25) is the share of the batch's targets, the own one included, whose cosine
     with the mean state is at most that of the own target. It comes in steps of
-    1/B: the first threshold of Eq. 24 needs batches of 100 or more, or it would
+    1/N: the first threshold of Eq. 24 needs batches of 100 or more, or it would
     be met by the best place alone.
 
     Args:
         states: [B, G, H], mean decoder state of each rollout.
-        targets: [B, H], target representation t of each sample.
+        targets: [N, H], target representation t of each sample of the whole batch.
+        part: where the B histories stand among the N samples; all by default.
     """
     batch = targets.shape[0]
     # autocast would turn the product back into bfloat16, where unequal cosines tie
     with torch.autocast(states.device.type, enabled=False):
         s = F.normalize(states.float(), dim=-1)
         t = F.normalize(targets.float(), dim=-1)
-        cosine = s @ t.T  # [B, G, B]
-    own = cosine.diagonal(dim1=0, dim2=2).T  # [B, G]
-    at_most_own = (cosine <= own[..., None] + COSINE_ROUNDING).sum(-1)  # Eq. 25: g * B
-    reward = torch.full_like(own, SIMILARITY_ELSE)
+        cosine = s @ t.T  # [B, G, N]
+    columns = torch.arange(batch, device=states.device)[part, None, None].expand(-1, states.shape[1], 1)
+    own = cosine.gather(-1, columns)  # [B, G, 1]
+    at_most_own = (cosine <= own + COSINE_ROUNDING).sum(-1)  # Eq. 25: g * N
+    reward = torch.full_like(own[..., 0], SIMILARITY_ELSE)
     for share, value in reversed(SIMILARITY_STEPS):  # Eq. 24
         reward = reward.masked_fill(at_most_own >= _count(share, batch), value)
     return reward

@@ -83,6 +83,17 @@ class TestSimilarityReward:
             reward = similarity_reward(torch.tensor([[[1.0, 0.0]], [[1.0, 0.0]]]), targets)
         assert reward.flatten().tolist() == pytest.approx([0.05, 0.5])
 
+    @pytest.mark.parametrize("processes", [2, 4, 8])
+    def test_each_process_has_for_its_part_what_one_has_for_the_whole_batch(self, processes):
+        generator = torch.Generator().manual_seed(0)
+        targets = torch.randn(128, 16, generator=generator)
+        states = 0.5 * targets[:, None] + torch.randn(128, 4, 16, generator=generator)
+        whole = similarity_reward(states, targets)
+        assert {round(value, 2) for value in whole.unique().tolist()} == {0.5, 0.1, 0.05, -0.1}
+        for number in range(processes):
+            part = slice(number, None, processes)
+            assert torch.equal(similarity_reward(states[part], targets, part), whole[part])
+
     @given(SEEDS)
     @settings(max_examples=30, deadline=None)
     def test_takes_one_of_the_four_values_and_follows_the_rollouts(self, seed):

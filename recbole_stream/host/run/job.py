@@ -43,7 +43,7 @@ from recbole_stream.reporting.curves import curves_file, write_curves
 from recbole_stream.reporting.ranks import ranks_file, write_ranks
 from recbole_stream.reporting.results import Row, run_environment
 from recbole_stream.tokenizer.report import save_report
-from recbole_stream.training.processes import is_first
+from recbole_stream.training.processes import is_first, process_index
 
 __all__ = ["configure", "given_keys", "run_job", "train_job"]
 
@@ -219,7 +219,8 @@ def _prepare(
     if not isinstance(dataset, SemanticIDDataset):  # our own datasets check their users themselves
         check_users(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
-    init_seed(config["seed"], config["reproducibility"])
+    # each process drops units of its own; weights become those of the first
+    init_seed(config["seed"] + process_index(), config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     logger.info(model)
     if config["leave_out_seen"]:

@@ -149,16 +149,31 @@ def test_two_processes_take_the_steps_of_one(keys):
         torch.testing.assert_close(weights[1][name], value, rtol=1e-3, atol=1e-4)
 
 
-# 12,359 samples: the last batch of 512 has 71, of which one process takes 36 and the other 35
+# 12,359 samples: the last batch of 512 has 71, of which one process takes 36 and the other 35. The preset has all five
+# rewards, both decoders and the RQ-VAE; deliberation, which the paper has not, is put back.
 COMMAND = [
-    "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
-    "--inner_size=16", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
-    "--similar_items=5", "--pretrain_similar=2", "--reasoning_steps=2", "--epochs=2", "--pretrain_epochs=2",
-    "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.5", "--reinforce_epochs=2",
-    "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4", "--train_batch_size=512", "--dropout=0",
-    "--matching_epochs=2", "--matching_dropout=0",    "--precision=float32", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01", "--show_progress=False", "--gpu_id=",
-    "--state=warning",
+    "--dataset=tiny", "--preset=paper", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3",
+    "--rq_vae_epochs=5", "--hidden_size=16", "--inner_size=16", "--n_heads=2", "--head_size=8", "--encoder_layers=1",
+    "--decoder_layers=1", "--beam_size=10", "--similar_items=5", "--reasoning_steps=2", "--epochs=2",
+    "--pretrain_epochs=2", "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.5",
+    "--reinforce_epochs=2", "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4",
+    "--reward_normalisation=each", "--train_batch_size=512", "--dropout=0", "--matching_epochs=2",
+    "--matching_dropout=0", "--precision=float32", "--MAX_ITEM_LIST_LENGTH=5", "--learning_rate=0.01",
+    "--show_progress=False", "--gpu_id=", "--state=warning",
 ]  # fmt: skip
+
+
+# a recommender of RecBole that tells from where each of its processes draws
+TOLD = """
+from pathlib import Path
+import torch
+from recbole.model.sequential_recommender import SASRec
+
+class Told(SASRec):
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        Path(f"seed-of-{torch.distributed.get_rank()}").write_text(str(torch.initial_seed()))
+"""
 
 
 class TestCommand:
@@ -216,19 +231,20 @@ class TestCommand:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-        command = [ROOT / "run_recbole.py", "--model=TIGER,SASRec", "--n_layers=1", "--output_dir=three", *arguments]
+        command = [ROOT / "run_recbole.py", "--model=TIGER,Told", "--plugins=told.py", "--n_layers=1", "--output_dir=three", *arguments]
+        (folder / "told.py").write_text(TOLD)
         before = set(folder.glob("log/*/*"))
         run = subprocess.run([*start, *command], cwd=folder, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-3000:]
         self.assert_equal(folder / "three", one, ["TIGER"])
-        ranks = pd.read_parquet(folder / "three" / "ranks" / "SASRec-seed2020.parquet")
-        (row,) = [
-            row for row in json.loads((folder / "three" / "results.json").read_text()) if row["model"] == "SASRec"
-        ]
+        ranks = pd.read_parquet(folder / "three" / "ranks" / "Told-seed2020.parquet")
+        (row,) = [row for row in json.loads((folder / "three" / "results.json").read_text()) if row["model"] == "Told"]
         assert len(ranks) == ranks["user"].nunique() == 120
         assert (ranks["rank"] <= 10).mean() == pytest.approx(row["test"]["recall@10"], abs=1e-4)
         assert run.stdout.count("Written to") == 1
         assert len(set(folder.glob("log/*/*")) - before) == 2  # one process logs each model
+        seeds = [int((folder / f"seed-of-{rank}").read_text()) for rank in range(2)]
+        assert seeds[0] == 2020 != seeds[1]  # as in stock RecBole: dropout masks of their own
 
     @pytest.mark.slow
     def test_two_killed_processes_go_on(self, folder, arguments, one):
