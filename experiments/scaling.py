@@ -52,7 +52,7 @@ def scale(run: Path, seed: int) -> pd.DataFrame:
             lines.append({"axis": "paths", "amount": paths, "series": stage, **metrics(ranks)})
     table = pd.DataFrame(lines)
     shown = table.rename(columns={"ndcg@10": "mean", "error": "std"})
-    plot_scaling(shown, split="validation").savefig(run / f"scaling-seed{seed}.png", dpi=150)
+    plot_scaling(shown, "ndcg@10", split="validation").savefig(run / f"scaling-seed{seed}.png", dpi=150)
     return table
 
 

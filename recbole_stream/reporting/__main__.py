@@ -18,6 +18,7 @@ from recbole_stream.reporting.comparison import (
     write_comparison,
 )
 from recbole_stream.reporting.gather import gather, read_runs
+from recbole_stream.reporting.metrics import compared_metrics
 from recbole_stream.reporting.ranks import split_metric
 from recbole_stream.reporting.report import write_report
 from recbole_stream.reporting.results import Row, read_results
@@ -56,8 +57,8 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("run_b", metavar="RUN_B", help="folder of another run on the same data, or of the same")
     compare.add_argument(
         "--metric",
-        default="ndcg@10",
-        help="recall, hit, ndcg, mrr or precision at a cut-off, several separated by commas (default: ndcg@10)",
+        help="recall, hit, ndcg, mrr, map or precision at a cut-off, several separated by commas (default: the one that "
+        "chose the epochs of RUN_A)",
     )
     compare.add_argument(
         "--models",
@@ -94,16 +95,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    metrics = _words(options.metric)
-    if not metrics:
+    metrics = None if options.metric is None else _words(options.metric)
+    if metrics == []:
         raise InputError("--metric names none: give one such as --metric=ndcg@10.")
-    for metric in metrics:
+    for metric in metrics or []:
         split_metric(metric)
     folders = Path(options.run_a), Path(options.run_b)
     if folders[0].resolve() == folders[1].resolve() and not options.models:
         raise InputError("A run equals itself: name pairs of its models, such as --models=STREAMRec:TIGER.")
     rows = read_results(folders[0]), read_results(folders[1])
     pairs = [tuple(stage_entry(*side) for side in zip(folders, rows, names)) for names in _pairs(options.models, *rows)]
+    metrics = metrics or compared_metrics(rows[0])[:1] or ["ndcg@10"]
     comparisons = compare_entries([_told_apart(a, b, *folders) for a, b in pairs], metrics)
     print(f"A: {folders[0]}\nB: {folders[1]}\n\n{comparison_text(comparisons)}")
     if options.output:

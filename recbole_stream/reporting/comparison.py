@@ -16,7 +16,7 @@ import pandas as pd
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
 from recbole_stream.reporting.layout import MISSING, latex, markdown, p_value, plain
-from recbole_stream.reporting.ranks import read_ranks, split_metric, user_metric
+from recbole_stream.reporting.ranks import read_ranks, row_metric, split_metric, user_means
 from recbole_stream.reporting.results import Row
 from recbole_stream.reporting.statistics import Paired, compare_paired, holm
 
@@ -36,10 +36,10 @@ __all__ = [
 ]
 
 COMPARISON_FILE = "comparison"
-# identifies a test user and the item to be ranked for them; both models must have the same
+# identifies a test row; both models must have the same
 _KEY = ["user", "target", "history_length"]
 _NOTE = (
-    "{users} test users; a metric is averaged over a model's seeds first. The difference A - B comes with its 95% "
+    "{users} test users{rows}; a metric is averaged over a model's seeds{of_a_user} first. The difference A - B comes with its 95% "
     "bootstrap interval; d_z is it in units of the standard deviation over users. Both p-values are two-sided and "
     "Holm-corrected over all lines of this table ({tests}), the interval belongs to one line alone. Wilcoxon's test "
     "leaves out users on whom both models do equally well. The tests are about other users, not about other trainings: "
@@ -65,13 +65,23 @@ class Entry:
 
 @dataclass
 class Comparison:
-    """A line of the table: A against B by one metric; the p-values ``holm_*`` are corrected over the whole table."""
+    """A line of the table: A against B by one metric.
+
+    Attributes:
+        a, b: names.
+        metric: such as ``ndcg@10``.
+        seeds_a, seeds_b: of the trainings.
+        rows: test rows, at least as many as users.
+        result: the tests over users.
+        holm_bootstrap, holm_wilcoxon: the p-values, corrected over the whole table.
+    """
 
     a: str
     b: str
     metric: str
     seeds_a: list[int]
     seeds_b: list[int]
+    rows: int
     result: Paired
     holm_bootstrap: float = math.nan
     holm_wilcoxon: float = math.nan
@@ -142,9 +152,8 @@ def compare_entries(pairs: Sequence[tuple[Entry, Entry]], metrics: Sequence[str]
         for a, b in pairs:
             key = _ordered(a.ranks[0])[_KEY]
             values = [_user_means(entry, metric, key, f"{a.name} and {b.name}") for entry in (a, b)]
-            comparisons.append(
-                Comparison(a.name, b.name, f"{name}@{cutoff}", a.seeds, b.seeds, compare_paired(*values))
-            )
+            tests = compare_paired(*values)
+            comparisons.append(Comparison(a.name, b.name, f"{name}@{cutoff}", a.seeds, b.seeds, len(key), tests))
     for test in ("bootstrap", "wilcoxon"):
         corrected = holm([getattr(comparison.result, f"p_{test}") for comparison in comparisons])
         for comparison, p in zip(comparisons, corrected):
@@ -157,7 +166,7 @@ def _ordered(ranks: pd.DataFrame) -> pd.DataFrame:
 
 
 def _user_means(entry: Entry, metric: str, key: pd.DataFrame, names: str) -> np.ndarray:
-    """The metric of each user of ``key``, averaged over seeds, [N]."""
+    """The metric of each user of the test rows ``key``, averaged over seeds and over the user's rows, [U]."""
     values = []
     for ranks in entry.ranks:
         depth, ranks = ranks.attrs["depth"], _ordered(ranks)
@@ -165,8 +174,8 @@ def _user_means(entry: Entry, metric: str, key: pd.DataFrame, names: str) -> np.
             raise InputError(
                 f"{names} were not tested on the same users and items: compare runs on the same data, filters and split."
             )
-        values.append(user_metric(ranks["rank"], metric, depth))
-    return np.mean(values, axis=0)
+        values.append(row_metric(ranks["rank"], metric, depth))
+    return user_means(np.mean(values, axis=0), key["user"]).to_numpy()
 
 
 # -- the table ---------------------------------------------------------------
@@ -207,6 +216,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
             "metric": c.metric,
             "seeds_a": " ".join(map(str, c.seeds_a)),
             "seeds_b": " ".join(map(str, c.seeds_b)),
+            "rows": c.rows,
             **asdict(c.result),
             "holm_bootstrap": c.holm_bootstrap,
             "holm_wilcoxon": c.holm_wilcoxon,
@@ -232,8 +242,13 @@ def comparison_files(folder: str | Path) -> list[Path]:
 
 
 def _note(comparisons: Sequence[Comparison]) -> str:
-    users = ", ".join(sorted({f"{comparison.result.users:,}" for comparison in comparisons}))
-    return _NOTE.format(users=users, tests=len(comparisons))
+    users, rows = (
+        {f"{count:,}" for count in counts} for counts in zip(*((c.result.users, c.rows) for c in comparisons))
+    )
+    several = {"rows": "", "of_a_user": ""}
+    if any(c.rows > c.result.users for c in comparisons):
+        several = {"rows": f" with {', '.join(sorted(rows))} rows", "of_a_user": " and a user's rows"}
+    return _NOTE.format(users=", ".join(sorted(users)), tests=len(comparisons), **several)
 
 
 def _cells(

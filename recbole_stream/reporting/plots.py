@@ -23,7 +23,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-from recbole_stream.reporting.ranks import user_metric
+from recbole_stream.reporting.metrics import main_metric, metric_title
+from recbole_stream.reporting.ranks import row_metric, user_means
 from recbole_stream.reporting.results import Row
 from recbole_stream.reporting.statistics import mean_and_deviation
 
@@ -33,12 +34,11 @@ __all__ = [
     "HISTORY_BINS",
     "INK",
     "POPULARITY_BINS",
-    "metric_title",
+    "metric_by_bin",
     "plot_bins",
     "plot_costs",
     "plot_curves",
     "plot_scaling",
-    "recall_by_bin",
     "svg",
     "wilson_interval",
 ]
@@ -140,12 +140,13 @@ def plot_curves(stages: Mapping[int, Mapping], metric: str) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def plot_costs(rows: Sequence[Row], metric: str = "ndcg@10") -> Figure:
-    """A metric of the test split against the time of training and against that of ranking.
+def plot_costs(rows: Sequence[Row], metric: str | None = None) -> Figure:
+    """A metric of the test split, by default :func:`main_metric`, against the time of training and that of ranking.
 
     A point is a model, or a stage of one, with its mean over seeds; bars are ± one standard deviation over seeds
     (n − 1), and absent with one seed. What was not measured is left out.
     """
+    metric = metric or main_metric(rows) or "ndcg@10"
     figure, axes = _figure(2, width=5.2, height=4.0)
     colours = _colours(list(dict.fromkeys(row.model for row in rows)))
     stages = list(dict.fromkeys(row.stage for row in rows))
@@ -189,52 +190,53 @@ def wilson_interval(share: float, n: int, z: float = 1.959964) -> tuple[float, f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def recall_by_bin(
-    ranks: Sequence[pd.DataFrame], column: str, bins: Sequence[tuple[int, int | None]], k: int = 10
+def metric_by_bin(
+    ranks: Sequence[pd.DataFrame], column: str, bins: Sequence[tuple[int, int | None]], metric: str = "recall@10"
 ) -> pd.DataFrame:
-    """Recall@k of a model in bins of users, with Wilson's 95 % interval.
+    """A metric of a model in bins of test rows, with Wilson's 95 % interval over the users of a bin.
 
-    A user's hit is averaged over seeds before users are counted, so that n is the number of users; the interval is
-    then, if anything, too wide.
+    A user's values are averaged over seeds, and over the rows that the user has in a bin, before users are counted, so
+    that n is the number of users. The interval is that of hits, 0 or 1; values between them vary less, so that theirs
+    is, if anything, too wide.
 
     Args:
         ranks: one frame a seed, of :func:`recbole_stream.reporting.ranks.read_ranks`.
         column: what to bin by, ``history_length`` or ``popularity``.
         bins: first and last value of each, both included; None is without end.
-        k: cut-off.
+        metric: one that follows from ranks.
 
     Returns:
-        for each bin that has users: ``bin`` (its label), ``users``, ``recall``, ``low``, ``high``.
+        for each bin that has rows: ``bin`` (its label), ``users``, ``mean``, ``low``, ``high``.
 
     Raises:
-        InputError: ranks are not known down to k.
+        InputError: no such metric, or ranks that are not known down to its cut-off.
     """
-    hits = [user_metric(frame["rank"], f"recall@{k}", frame.attrs["depth"]) for frame in ranks]
+    values = [row_metric(frame["rank"], metric, frame.attrs["depth"]) for frame in ranks]
     every = pd.DataFrame(
         {
             "user": np.concatenate([frame["user"] for frame in ranks]),
-            "value": np.concatenate([frame[column] for frame in ranks]),
-            "hit": np.concatenate(hits),
+            "bin": np.concatenate([frame[column] for frame in ranks]),
+            "value": np.concatenate(values),
         }
     )
-    users = every.groupby("user").agg({"value": "first", "hit": "mean"})
     lines = []
     for first, last in bins:
-        inside = users.hit[(users.value >= first) & (users.value <= (math.inf if last is None else last))]
+        inside = every[(every.bin >= first) & (every.bin <= (math.inf if last is None else last))]
         if len(inside):
+            users = user_means(inside.value.to_numpy(), inside.user)
             label = f"> {first - 1}" if last is None else str(first) if first == last else f"{first}–{last}"
-            lines.append((label, len(inside), inside.mean(), *wilson_interval(inside.mean(), len(inside))))
-    return pd.DataFrame(lines, columns=["bin", "users", "recall", "low", "high"])
+            lines.append((label, len(users), users.mean(), *wilson_interval(users.mean(), len(users))))
+    return pd.DataFrame(lines, columns=["bin", "users", "mean", "low", "high"])
 
 
 @matplotlib.rc_context(STYLE)
-def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Figure:
-    """Recall@k of each model in bins of users, and how many users a bin has.
+def plot_bins(models: Mapping[str, pd.DataFrame], label: str, metric: str = "recall@10") -> Figure:
+    """A metric of each model in bins, and how many users a bin has.
 
     Args:
-        models: name -> a frame of :func:`recall_by_bin`; all with the same bins.
+        models: name -> a frame of :func:`metric_by_bin`; all with the same bins.
         label: what the bins are of.
-        k: cut-off, for the axis.
+        metric: for the axis.
 
     The axis ends above the intervals of bins with at least :data:`FEW_USERS` users; those of smaller bins may leave it.
     """
@@ -245,14 +247,17 @@ def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Fi
     places, colours = np.arange(len(first)), _colours(list(models))
     step = 0.7 / len(models)
     for number, (name, frame) in enumerate(models.items()):
-        errors = [(frame.recall - frame.low).clip(lower=0), (frame.high - frame.recall).clip(lower=0)]
-        above.errorbar(places + step * (number - (len(models) - 1) / 2), frame.recall, yerr=errors, linestyle="",
+        mean = frame["mean"]
+        errors = [(mean - frame.low).clip(lower=0), (frame.high - mean).clip(lower=0)]
+        above.errorbar(places + step * (number - (len(models) - 1) / 2), mean, yerr=errors, linestyle="",
                        color=colours[name], marker=MARKERS[number % len(MARKERS)], markersize=5, elinewidth=1,
                        capsize=2, label=name)  # fmt: skip
-    above.set(ylabel=f"test Recall@{k}")
+    above.set(ylabel=f"test {metric_title(metric)}")
     every = pd.concat(models.values())
     # the interval of a bin of few users is wide: it must not set the scale
-    top = max(every.recall.max(), every.high[every.users >= FEW_USERS].max() if (first.users >= FEW_USERS).any() else 1)
+    top = max(
+        every["mean"].max(), every.high[every.users >= FEW_USERS].max() if (first.users >= FEW_USERS).any() else 1
+    )
     above.set_ylim(-0.02 * top, min(1.02, 1.05 * top))  # room for the whole marker at 0 and at 1
     figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=min(4, len(models)))
     below.bar(places, first.users, width=0.7, color=GREY)
@@ -267,7 +272,7 @@ def plot_bins(models: Mapping[str, pd.DataFrame], label: str, k: int = 10) -> Fi
 
 
 @matplotlib.rc_context(STYLE)
-def plot_scaling(table: pd.DataFrame, metric: str = "ndcg@10", split: str = "test") -> Figure:
+def plot_scaling(table: pd.DataFrame, metric: str, split: str = "test") -> Figure:
     """Test-time scaling: a metric against what is spent on a user, one panel for each way to spend it.
 
     Args:
@@ -335,11 +340,6 @@ def _drawn(figure: Figure) -> Figure:
 
 def _colours(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, cycle(COLOURS)))
-
-
-def metric_title(metric: str) -> str:
-    """ "ndcg@10" as papers write it."""
-    return metric.lower().replace("ndcg", "NDCG").replace("recall", "Recall")
 
 
 def _place_labels(axis: Axes, points: Sequence[tuple[float, float, float, float]], labels: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
-"""Ranks: the place of every test user's target, from which metrics and tests follow without a model.
+"""Ranks: the place of the target of every test row, from which metrics and tests follow without a model.
 
 A run keeps one Parquet file for each trained model, stage and seed, ``ranks/<Model>[-<STAGE>]-seed<SEED>.parquet``,
-with one row per test user:
+with one line per test row, which is a history of a user and the item that came next. Leave-one-out makes one row of each
+user, a split by ratio several:
 
 =================  ======  =========================================================================
 ``user``           str     RecBole's token
@@ -25,11 +26,21 @@ import pandas as pd
 from recbole_stream.errors import InputError
 from recbole_stream.files import whole_file
 
-__all__ = ["METRICS", "ranks_file", "read_ranks", "split_metric", "user_metric", "mean_metric", "write_ranks"]
+__all__ = [
+    "METRICS",
+    "follows_from_ranks",
+    "mean_metric",
+    "ranks_file",
+    "read_ranks",
+    "row_metric",
+    "split_metric",
+    "user_means",
+    "write_ranks",
+]
 
 RANKS_FOLDER = "ranks"
 COLUMNS = ["user", "target", "history_length", "popularity", "rank"]
-METRICS = ("recall", "hit", "ndcg", "mrr", "precision")
+METRICS = ("recall", "hit", "ndcg", "mrr", "map", "precision")
 
 
 def ranks_file(folder: str | Path, model: str, stage: str, seed: int) -> Path:
@@ -37,16 +48,16 @@ def ranks_file(folder: str | Path, model: str, stage: str, seed: int) -> Path:
     return Path(folder) / RANKS_FOLDER / f"{model}{'-' + stage if stage else ''}-seed{seed}.parquet"
 
 
-def write_ranks(path: str | Path, users: pd.DataFrame, ranks: np.ndarray, depth: int) -> None:
+def write_ranks(path: str | Path, rows: pd.DataFrame, ranks: np.ndarray, depth: int) -> None:
     """Write ranks so that a reader sees the old file or the whole new one; the folder is made where it is missing.
 
     Args:
         path: from :func:`ranks_file`.
-        users: the columns above but for the last, N rows.
+        rows: the columns above but for the last, N test rows.
         ranks: [N], 0 where the target was not ranked.
         depth: how far down ranks are known.
     """
-    frame = users.assign(rank=pd.array(np.where(ranks > 0, ranks, None), dtype="Int32"))[COLUMNS]
+    frame = rows.assign(rank=pd.array(np.where(ranks > 0, ranks, None), dtype="Int32"))[COLUMNS]
     frame.attrs["depth"] = int(depth)
     with whole_file(path) as file:
         frame.to_parquet(file, engine="pyarrow", index=False)
@@ -77,16 +88,22 @@ def split_metric(metric: str) -> tuple[str, int]:
         InputError: no such metric follows from ranks.
     """
     name, _, cutoff = metric.strip().lower().partition("@")
-    if name not in METRICS or not cutoff.isdecimal() or int(cutoff) < 1:
+    if not follows_from_ranks(metric):
         raise InputError(f"{metric!r} does not follow from ranks: name one of {', '.join(METRICS)} as in ndcg@10.")
     return name, int(cutoff)
 
 
-def user_metric(ranks: pd.Series | Sequence[int | None], metric: str, depth: int | None = None) -> np.ndarray:
-    """The metric of each user, who has one target.
+def follows_from_ranks(metric: str) -> bool:
+    """Whether :func:`row_metric` knows the metric."""
+    name, _, cutoff = metric.strip().lower().partition("@")
+    return name in METRICS and cutoff.isdecimal() and int(cutoff) >= 1
+
+
+def row_metric(ranks: pd.Series | Sequence[int | None], metric: str, depth: int | None = None) -> np.ndarray:
+    """The metric of each test row, which has one target.
 
     With the target at rank r: recall and hit are 1 where r <= k, ndcg is 1 / log2(r + 1) (the ideal gain is 1),
-    mrr is 1 / r and precision 1 / k; beyond k all are 0.
+    mrr and map are 1 / r and precision 1 / k; beyond k all are 0.
 
     Args:
         ranks: [N], 1 is best, null (None, nan, NA) or 0 where the target was not ranked.
@@ -110,7 +127,7 @@ def user_metric(ranks: pd.Series | Sequence[int | None], metric: str, depth: int
     found = places[hit].astype(np.float64)
     if name == "ndcg":
         values[hit] = 1.0 / np.log2(found + 1)
-    elif name == "mrr":
+    elif name in ("mrr", "map"):
         values[hit] = 1.0 / found
     else:
         values[hit] = 1.0 / k if name == "precision" else 1.0
@@ -118,9 +135,25 @@ def user_metric(ranks: pd.Series | Sequence[int | None], metric: str, depth: int
 
 
 def mean_metric(values: np.ndarray) -> np.float64:
-    """The mean over users, to the last bit as RecBole's evaluator gives it before it rounds.
+    """The mean over test rows, to the last bit as RecBole's evaluator gives it before it rounds.
 
-    RecBole averages columns of a [users, k] matrix, which numpy adds row after row; a vector it would add pairwise.
+    RecBole averages columns of a [rows, k] matrix, which numpy adds row after row; a vector it would add pairwise.
     The result is numpy's, so that ``round`` rounds it as it rounds RecBole's.
     """
     return np.cumsum(values)[-1] / len(values)
+
+
+def user_means(values: np.ndarray, users: pd.Series | Sequence[str]) -> pd.Series:
+    """The mean over each user's test rows, by user.
+
+    Users are the units of all counts, intervals and tests here: the rows of one user are alike, and as so many
+    independent ones they would make intervals too narrow.
+
+    Args:
+        values: of the rows [N].
+        users: of the rows [N].
+
+    Returns:
+        [U], its index the users in ascending order.
+    """
+    return pd.Series(values).groupby(np.asarray(users)).mean()

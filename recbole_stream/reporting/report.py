@@ -14,20 +14,28 @@ from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
 from recbole_stream.reporting.curves import curves_file, read_curves
 from recbole_stream.reporting.layout import p_value
+from recbole_stream.reporting.metrics import (
+    binned_metric,
+    main_metric,
+    metric_title,
+    shown_metrics,
+    smaller_is_better,
+    valid_metric,
+)
 from recbole_stream.reporting.page import Cell, code, figure, heading, note, page, picture, table, terms
 from recbole_stream.reporting.plots import (
     HISTORY_BINS,
     POPULARITY_BINS,
-    metric_title,
+    metric_by_bin,
     plot_bins,
     plot_costs,
     plot_curves,
-    recall_by_bin,
 )
 from recbole_stream.reporting.ranks import ranks_file, read_ranks
 from recbole_stream.reporting.results import RESULTS_FILE, Row, read_results
 from recbole_stream.reporting.statistics import mean_and_deviation
-from recbole_stream.reporting.tables import lines_of
+from recbole_stream.reporting.tables import heading as column_heading
+from recbole_stream.reporting.tables import lines_of, place_among
 
 __all__ = ["REPORT_FILE", "write_report"]
 
@@ -83,27 +91,19 @@ def _summary(rows: Sequence[Row]) -> str:
 
 def _results(rows: Sequence[Row]) -> str:
     """The table of results: a line for each model and stage, means over seeds."""
-    groups = [(line.model, line.shown, line.rows) for line in lines_of(rows)]
-    names = [("test", name) for name in _distinct(name for row in rows for name in row.test)]
-    chosen = _valid_metric(rows)
-    names += [("valid", chosen)] if any(chosen in row.valid for row in rows) else []
-    lines: list[list[Cell]] = [[model, stage] for model, stage, _ in groups]
-    headings = ["Model", "Stage"]
-    for split, name in names:
-        means = [_mean(getattr(row, split).get(name) for row in group) for *_, group in groups]
-        printed = [f"{mean[0]:.4f}" for mean in means if mean]
-        best = sorted(set(printed), key=float, reverse=True)
+    groups, columns = lines_of(rows), shown_metrics(rows)
+    lines: list[list[Cell]] = [[group.model, group.shown] for group in groups]
+    for split, name in columns:
+        means = [group.metric(split, name) for group in groups]
         for line, mean in zip(lines, means, strict=True):
-            text = _with_deviation(mean, ".4f")
-            # values that print the same share a place; a single value is not marked as best
-            place = best.index(f"{mean[0]:.4f}") if mean and len(printed) > 1 else 2
-            line.append((text, ("strong", "u")[place]) if place < 2 else text)
-        headings.append(metric_title(name) if split == "test" else f"valid {metric_title(name)}")
-    for line, (*_, group) in zip(lines, groups, strict=True):
-        line.append(_with_deviation(_mean(row.train_seconds for row in group), ".1f"))
-        line.append(_with_deviation(_mean(row.rank_seconds_per_1000_users for row in group), ".2f"))
-        line.append(" / ".join(_distinct(f"{row.parameters:,}" for row in group)))
-        line.append(", ".join(str(row.seed) for row in group))
+            text, place = _with_deviation(mean, ".4f"), place_among(mean, means, smaller_is_better(name))
+            line.append((text, ("strong", "u")[place]) if place in (0, 1) else text)
+    for line, group in zip(lines, groups, strict=True):
+        line.append(_with_deviation(_mean(row.train_seconds for row in group.rows), ".1f"))
+        line.append(_with_deviation(_mean(row.rank_seconds_per_1000_users for row in group.rows), ".2f"))
+        line.append(" / ".join(_distinct(f"{row.parameters:,}" for row in group.rows)))
+        line.append(", ".join(str(row.seed) for row in group.rows))
+    headings = ["Model", "Stage", *(column_heading(split, name) for split, name in columns)]
     headings += ["train s", "rank s/1000 users", "parameters", "seeds"]
     return table(headings, lines) + note(
         "Test split, unless a column says valid. Best of a column bold, second underlined. With several seeds: mean ± "
@@ -119,12 +119,13 @@ def _comparison(path: Path) -> str:
     with _whole(path), path.open(encoding="utf-8", newline="") as file:
         for test in csv.DictReader(file):
             number = {name: float(test[name]) for name in _COMPARED}
+            users, rows = test["users"], test.get("rows")
             difference = f"{number['difference']:+.4f}"
             lines.append([
                 test["a"],
                 test["b"],
                 metric_title(test["metric"]),
-                test["users"],
+                users if rows in (None, users) else f"{users} ({rows} rows)",
                 f"{number['mean_a']:.4f}",
                 f"{number['mean_b']:.4f}",
                 (difference, "strong") if max(number["holm_bootstrap"], number["holm_wilcoxon"]) < 0.05 else difference,
@@ -145,7 +146,7 @@ def _comparison(path: Path) -> str:
 
 
 def _costs(rows: Sequence[Row]) -> str:
-    metric = next((name for name in ("ndcg@10", _valid_metric(rows)) if any(name in row.test for row in rows)), None)
+    metric = main_metric(rows)
     if metric is None or all(row.train_seconds is None and row.rank_seconds_per_1000_users is None for row in rows):
         return ""
     return figure(
@@ -157,7 +158,8 @@ def _costs(rows: Sequence[Row]) -> str:
 
 
 def _bins(folder: Path, rows: Sequence[Row]) -> str:
-    """Recall by history length and by popularity, for the checkpoints that the run keeps."""
+    """A metric by history length and by popularity, for the checkpoints that the run keeps."""
+    metric = binned_metric(rows)
     models: dict[str, list[Row]] = {}
     for row in rows:
         if row.final and ranks_file(folder, row.model, row.stage, row.seed).is_file():
@@ -167,19 +169,28 @@ def _bins(folder: Path, rows: Sequence[Row]) -> str:
         name = f"{model} {'/'.join(_distinct(row.stage for row in group))}".strip()
         ranks[name] = [read_ranks(folder, row.model, row.stage, row.seed) for row in group]
         depths += [frame.attrs["depth"] for frame in ranks[name]]
-    if not ranks:
+    if not ranks or metric is None:
         return ""
-    k, figures = min(10, *depths), ""
+    # runs that were gathered may know ranks less far down than others
+    name, _, cutoff = metric.partition("@")
+    metric = f"{name}@{min(int(cutoff), *depths)}"
+    several = any(frame["user"].duplicated().any() for group in ranks.values() for frame in group)
+    rule = (
+        "are averaged over the user's rows in the bin and over seeds first"
+        if several
+        else "are averaged over seeds first"
+    )
+    figures = ""
     for column, bins, label in (
         ("history_length", HISTORY_BINS, "interactions in the user's history"),
         ("popularity", POPULARITY_BINS, "training events of the target item"),
     ):
-        frames = {name: recall_by_bin(group, column, bins, k) for name, group in ranks.items()}
+        frames = {name: metric_by_bin(group, column, bins, metric) for name, group in ranks.items()}
         figures += figure(
-            plot_bins(frames, label, k),
+            plot_bins(frames, label, metric),
             column,
-            f"Recall@{k} of test users by {label}. Bars: Wilson's 95 % interval over the users of a bin, whose hits are "
-            "averaged over seeds first. Bins without users are left out; bars of bins of few users may leave the frame.",
+            f"{metric_title(metric)} of test users by {label}. Bars: Wilson's 95 % interval over the users of a bin, whose "
+            f"hits {rule}. Bins without users are left out; bars of bins of few users may leave the frame.",
         )
     return figures
 
@@ -188,7 +199,7 @@ def _curves(folder: Path, rows: Sequence[Row]) -> str:
     content: list[str] = []
     for model in _distinct(row.model for row in rows):
         stages: dict[str, dict[int, Mapping]] = {}
-        metric = _valid_metric([row for row in rows if row.model == model])
+        metric = valid_metric(next(row for row in rows if row.model == model))
         for seed in sorted({row.seed for row in rows if row.model == model}):
             path = curves_file(folder, model, seed)
             if not path.is_file():
@@ -316,11 +327,6 @@ def _flat(values: Mapping, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _valid_metric(rows: Sequence[Row]) -> str:
-    """The metric that chose the epochs, as rows name it; NDCG@10 where the rows do not say."""
-    return str((rows[0].run.get("configuration") or {}).get("valid_metric", "ndcg@10")).lower()
 
 
 def _mean(values: Iterable[float | None]) -> tuple[float, float | None] | None:

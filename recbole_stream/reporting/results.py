@@ -59,7 +59,8 @@ class Row:
         valid, test: metric -> value, RecBole's names ("recall@10", "ndcg@5").
         train_seconds: wall clock of all training that led to this row, the stages before
             it included; None if not measured.
-        rank_seconds_per_1000_users: wall clock of ranking the catalogue; None if not measured.
+        rank_seconds_per_1000_users: wall clock of ranking the catalogue for all test rows of 1,000 users; None if not
+            measured.
         parameters: number of trainable parameters.
         final: whether this row is the checkpoint that the run keeps; of a model's
             stages exactly one is, of a model with a single stage always that one.

@@ -61,7 +61,7 @@ def compare_paired(
     Swapping A and B changes signs and nothing else.
 
     Args:
-        a, b: metric of each user [N], averaged over seeds where there are several.
+        a, b: metric of each user [N], averaged over seeds and over the user's test rows where there are several.
         resamples: of the bootstrap.
         level: of the confidence interval.
         seed: of the bootstrap.

@@ -1,6 +1,7 @@
 """Result rows as a table: Markdown, LaTeX, CSV, and plain text for the terminal.
 
-The metrics are those of the test split but for "valid NDCG@10". Rows that differ in nothing but their seed become one
+The columns are the metrics that the runs were asked for, on the test split, and on the validation split the one that
+chose the epochs; see :func:`recbole_stream.reporting.metrics.shown_metrics`. Rows that differ in nothing but their seed become one
 line, mean ± sample standard deviation, and times and parameters their mean.
 """
 
@@ -15,19 +16,22 @@ from pathlib import Path
 
 from recbole_stream.files import write_text
 from recbole_stream.reporting.layout import MISSING, latex, markdown, number, plain
+from recbole_stream.reporting.metrics import metric_title, shown_metrics, smaller_is_better
 from recbole_stream.reporting.results import Row
 from recbole_stream.reporting.statistics import mean_and_deviation
 
-__all__ = ["Line", "lines_of", "markdown_table", "latex_table", "csv_table", "text_table", "write_tables"]
+__all__ = [
+    "Line",
+    "csv_table",
+    "heading",
+    "latex_table",
+    "lines_of",
+    "markdown_table",
+    "place_among",
+    "text_table",
+    "write_tables",
+]
 
-# heading -> (split, RecBole's name of the metric); more is better in all of them
-METRICS = {
-    "Recall@5": ("test", "recall@5"),
-    "Recall@10": ("test", "recall@10"),
-    "NDCG@5": ("test", "ndcg@5"),
-    "NDCG@10": ("test", "ndcg@10"),
-    "valid NDCG@10": ("valid", "ndcg@10"),
-}
 COSTS = ("train s", "rank s/1000 users", "parameters")
 
 
@@ -89,7 +93,7 @@ def csv_table(rows: Sequence[Row]) -> str:
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    metrics = list(METRICS.values())
+    metrics = shown_metrics(rows)
     writer.writerow(
         ["model", "stage", "final", "dataset", "seed"]
         + [f"{split}_{name}" for split, name in metrics]
@@ -145,15 +149,16 @@ def _cells(
 
     ``mark`` is applied to each metric and its place among the different values of its data set (0 is the best).
     """
-    lines = lines_of(rows)
+    lines, columns = lines_of(rows), shown_metrics(rows)
     several = len({line.dataset for line in lines}) > 1
     cells = []
     for line in lines:
         names = [line.model, line.shown or MISSING, *([line.dataset] if several else [])]
         metrics = []
-        for split, name in METRICS.values():
+        for split, name in columns:
             peers = [peer.metric(split, name) for peer in lines if peer.dataset == line.dataset]
-            metrics.append(_marked(line.metric(split, name), peers, mark, plus_minus))
+            place = place_among(line.metric(split, name), peers, smaller_is_better(name))
+            metrics.append(_marked(line.metric(split, name), place, mark, plus_minus))
         costs = [
             number(line.mean("train_seconds"), ".1f"),
             number(line.mean("rank_seconds_per_1000_users"), ".2f"),
@@ -161,8 +166,33 @@ def _cells(
         ]
         cells.append([*names, *metrics, *costs, ", ".join(str(row.seed) for row in line.rows)])
     seeds = "seeds" if any(len(line.rows) > 1 for line in lines) else "seed"
-    headings = ["Model", "Stage", *(["Dataset"] if several else []), *METRICS, *COSTS, seeds]
+    titles = [heading(split, name) for split, name in columns]
+    headings = ["Model", "Stage", *(["Dataset"] if several else []), *titles, *COSTS, seeds]
     return headings, cells, 3 if several else 2
+
+
+def heading(split: str, metric: str) -> str:
+    """The heading of a column: ("valid", "ndcg@10") -> "valid NDCG@10"."""
+    return metric_title(metric) if split == "test" else f"{split} {metric_title(metric)}"
+
+
+def place_among(
+    value: tuple[float, float | None] | None, peers: Sequence[tuple[float, float | None] | None], smaller: bool
+) -> int | None:
+    """The place of a mean among all means of a column: 0 is the best, equal as printed is equally good.
+
+    Args:
+        value: mean and deviation.
+        peers: those of all lines, this one included.
+        smaller: whether smaller is better.
+
+    Returns:
+        None without a value, and without another one to compare with.
+    """
+    printed = [number(peer[0], ".4f") for peer in peers if peer is not None]
+    if value is None or len(printed) < 2:
+        return None
+    return sorted(set(printed), key=float, reverse=not smaller).index(number(value[0], ".4f"))
 
 
 def _metric(row: Row, split: str, name: str) -> float | None:
@@ -171,18 +201,13 @@ def _metric(row: Row, split: str, name: str) -> float | None:
 
 
 def _marked(
-    value: tuple[float, float | None] | None,
-    peers: Sequence[tuple[float, float | None] | None],
-    mark: Callable[[str, int], str],
-    plus_minus: str,
+    value: tuple[float, float | None] | None, place: int | None, mark: Callable[[str, int], str], plus_minus: str
 ) -> str:
-    """A metric as printed, marked by its place; with nothing to compare with, no mark."""
+    """A metric as printed, marked by its place where it has one."""
     if value is None:
         return MISSING
     mean, deviation = value
     text = number(mean, ".4f")
-    printed = [number(peer[0], ".4f") for peer in peers if peer is not None]
-    if len(printed) > 1:
-        place = sorted(set(printed), key=float, reverse=True).index(text)
+    if place is not None:
         text = mark(text, place)
     return text if deviation is None else f"{text} {plus_minus} {deviation:.4f}"

@@ -12,7 +12,7 @@ import pytest
 
 from recbole_stream.reporting.__main__ import main
 from recbole_stream.reporting.curves import curves_file, read_curves, write_curves
-from recbole_stream.reporting.ranks import ranks_file, read_ranks, user_metric, write_ranks
+from recbole_stream.reporting.ranks import ranks_file, read_ranks, row_metric, write_ranks
 from recbole_stream.reporting.results import Row, read_results, write_results
 
 CHECKOUT = Path(__file__).parents[2]
@@ -137,7 +137,7 @@ def test_the_folder_of_a_table_is_a_run_to_the_other_commands(runs):
     assert main(["compare", "out", "out", "--models=STREAMRec:SASRec,TIGER:SASRec", "--output=out"]) == 0
     (_, by_both) = csv.DictReader(Path("out/comparison.csv").open())
     ndcg = [
-        np.mean(user_metric(read_ranks(run, model, "", seed)["rank"], "ndcg@10"))
+        np.mean(row_metric(read_ranks(run, model, "", seed)["rank"], "ndcg@10"))
         for run, model, seed in (("a", "TIGER", 1), ("b", "TIGER", 2), ("a", "SASRec", 1))
     ]
     assert float(by_both["mean_a"]) == pytest.approx((ndcg[0] + ndcg[1]) / 2)

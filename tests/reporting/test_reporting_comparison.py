@@ -68,6 +68,36 @@ class TestCompare:
         (straight,), (turned,) = (compare_entries([(a, other)], ["mrr@10"]) for other in (b, shuffled))
         assert turned.result == straight.result
 
+    def test_users_are_the_units_however_many_rows_they_have(self):
+        generator = np.random.default_rng(0)
+        single, several = [], []
+        for _ in range(2):
+            ranked = ranks(generator.integers(0, 11, 80).tolist())
+            repeated = pd.concat([ranked.assign(history_length=length) for length in range(9)], ignore_index=True)
+            repeated.attrs["depth"] = 10
+            single.append(Entry("A", [1], [ranked]))
+            several.append(Entry("A", [1], [repeated]))
+        (once,), (nine,) = compare_entries([single], ["ndcg@10"]), compare_entries([several], ["ndcg@10"])
+        # nine equal rows of a user say what one does
+        assert nine.result.users == 80 and (once.rows, nine.rows) == (80, 720)
+        assert nine.result.p_wilcoxon == pytest.approx(once.result.p_wilcoxon)
+        assert (nine.result.low, nine.result.high) == pytest.approx((once.result.low, once.result.high))
+        assert "80 test users with 720 rows" in comparison_text([nine])
+        assert "80 test users; " in comparison_text([once])
+
+    def test_a_users_rows_are_averaged_before_users_are(self):
+        def rows(places):
+            frame = pd.DataFrame({"user": ["u", "u", "u", "v"], "target": list("abca"), "history_length": [3, 4, 5, 2],
+                                  "popularity": 1, "rank": pd.array(places, dtype="Int32")})  # fmt: skip
+            frame.attrs["depth"] = 10
+            return frame
+
+        pair = Entry("A", [1], [rows([1, 2, None, None])]), Entry("B", [1], [rows([None, None, None, 1])])
+        (c,) = compare_entries([pair], ["recall@10"])
+        # A hits two of three rows of u and none of v; B hits v alone
+        assert (c.result.mean_a, c.result.mean_b) == (pytest.approx((2 / 3 + 0) / 2), pytest.approx((0 + 1) / 2))
+        assert c.result.difference == pytest.approx((2 / 3 - 1) / 2)
+
     @pytest.mark.parametrize("change", [{"user": "other"}, {"target": "other"}])
     def test_other_users_or_targets_are_refused(self, change):
         other = ranks([1, 2, 3]).assign(**{name: ["u0", "u1", value] for name, value in change.items()})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def test_the_old_module_runs_the_same_command():
     ran = subprocess.run(
-        [sys.executable, "-m", "recbole_stream.benchmark", "compare", "nowhere", "nowhere"],
+        [sys.executable, "-m", "recbole_stream.benchmark", "compare", "nowhere", "elsewhere"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

@@ -23,7 +23,7 @@ from recbole_stream.reporting.plots import (
     plot_costs,
     plot_curves,
     plot_scaling,
-    recall_by_bin,
+    metric_by_bin,
     svg,
     wilson_interval,
 )
@@ -175,6 +175,15 @@ class TestCosts:
         assert [text.get_text() for text in train.texts] == ["C"]
         assert [text.get_text() for text in rank.texts] == ["A", "C"]
 
+    def test_the_metric_is_the_one_that_chose_the_epochs(self):
+        rows = [row("A", 0.1, 10.0), row("B", 0.2, 20.0)]
+        for number, each in enumerate(rows):
+            each.test["mrr@20"] = 0.5 + number
+            each.run["configuration"] = {"valid_metric": "MRR@20"}
+        train = plot_costs(rows).axes[0]
+        assert train.get_ylabel() == "test MRR@20"
+        assert [container.lines[0].get_xydata()[0][1] for container in train.containers] == [0.5, 1.5]
+
     def test_the_axis_is_logarithmic_where_times_differ_tenfold(self):
         assert plot_costs([row("A", 0.1, 10.0), row("B", 0.1, 101.0)]).axes[0].get_xscale() == "log"
         assert plot_costs([row("A", 0.1, 10.0), row("B", 0.1, 99.0)]).axes[0].get_xscale() == "linear"
@@ -197,20 +206,34 @@ class TestWilson:
 class TestBins:
     def test_recall_by_hand(self):
         # popularity 0: u0 misses; 1-5: u1 at 10 hits, u2 at 11 misses, u3 unranked misses; above 50: u4 hits
-        got = recall_by_bin([frame([11, 10, 11, None, 1], [0, 1, 5, 3, 51], depth=99)], "popularity", POPULARITY_BINS)
+        got = metric_by_bin([frame([11, 10, 11, None, 1], [0, 1, 5, 3, 51], depth=99)], "popularity", POPULARITY_BINS)
         assert got["bin"].tolist() == ["0", "1–5", "> 50"]
         assert got.users.tolist() == [1, 3, 1]
-        assert got.recall.tolist() == pytest.approx([0, 1 / 3, 1])
+        assert got["mean"].tolist() == pytest.approx([0, 1 / 3, 1])
         assert (got.low[1], got.high[1]) == pytest.approx(wilson_interval(1 / 3, 3))
 
     def test_users_are_counted_once_however_many_seeds(self):
         # u0 hits with one of two seeds, u1 with both: (1/2 + 1) / 2
-        got = recall_by_bin([frame([1, 2], [3, 3]), frame([None, 5], [3, 3])], "popularity", POPULARITY_BINS)
-        assert got.users.tolist() == [2] and got.recall.tolist() == [0.75]
+        got = metric_by_bin([frame([1, 2], [3, 3]), frame([None, 5], [3, 3])], "popularity", POPULARITY_BINS)
+        assert got.users.tolist() == [2] and got["mean"].tolist() == [0.75]
+
+    def test_a_user_counts_once_in_each_bin_that_has_a_row(self):
+        # u0 has three rows in the bin 1-5, two of them hits, and one in 6-20, a miss; u1 one in 1-5, a miss
+        rows = frame([1, 2, None, None, None], [1, 2, 3, 9, 4]).assign(user=["u0", "u0", "u0", "u0", "u1"])
+        rows.attrs["depth"] = 10
+        got = metric_by_bin([rows], "popularity", POPULARITY_BINS)
+        assert got["bin"].tolist() == ["1–5", "6–20"] and got.users.tolist() == [2, 1]
+        assert got["mean"].tolist() == pytest.approx([(2 / 3 + 0) / 2, 0])
+        assert (got.low[0], got.high[0]) == pytest.approx(wilson_interval(1 / 3, 2))
+
+    def test_any_metric_of_ranks(self):
+        got = metric_by_bin([frame([1, 4, None], [1, 2, 3])], "popularity", POPULARITY_BINS, "mrr@3")
+        assert got["mean"].tolist() == pytest.approx([1 / 3])
+        assert plot_bins({"A": got}, "x", "mrr@3").axes[0].get_ylabel() == "test MRR@3"
 
     def test_ranks_that_are_not_known_so_far_down_are_refused(self):
         with pytest.raises(InputError, match="recall@10"):
-            recall_by_bin([frame([1], [1], depth=5)], "popularity", POPULARITY_BINS)
+            metric_by_bin([frame([1], [1], depth=5)], "popularity", POPULARITY_BINS)
 
     @pytest.mark.parametrize("bins", [HISTORY_BINS, POPULARITY_BINS])
     def test_every_number_is_in_one_bin(self, bins):
@@ -218,7 +241,7 @@ class TestBins:
             assert sum(first <= value <= (math.inf if last is None else last) for first, last in bins) == 1
 
     def test_the_plot_shows_recall_interval_and_users(self):
-        data = recall_by_bin([frame([1, None, 2], [1, 2, 60])], "popularity", POPULARITY_BINS)
+        data = metric_by_bin([frame([1, None, 2], [1, 2, 60])], "popularity", POPULARITY_BINS)
         above, below = plot_bins({"A": data, "B": data}, "training events of the target item").axes
         for container, place in zip(above.containers, (-0.175, 0.175)):  # two models beside each other, 0.35 apart
             points, _, (bars,) = container.lines
@@ -232,7 +255,7 @@ class TestBins:
 
     def test_a_bin_of_few_users_does_not_set_the_scale(self):
         # 1 user of popularity 0 (interval up to 0.79), 400 users of popularity 60 of whom 40 are hit
-        data = recall_by_bin([frame([None] + [1] * 40 + [None] * 360, [0] + [60] * 400)], "popularity", POPULARITY_BINS)
+        data = metric_by_bin([frame([None] + [1] * 40 + [None] * 360, [0] + [60] * 400)], "popularity", POPULARITY_BINS)
         above = plot_bins({"A": data}, "x").axes[0]
         assert above.get_ylim()[1] == pytest.approx(1.05 * wilson_interval(0.1, 400)[1])
         alone = plot_bins({"A": data[:1]}, "x").axes[0]
@@ -250,7 +273,7 @@ class TestScaling:
             ],
             columns=["axis", "amount", "mean", "std", "series"],
         )
-        steps, paths = plot_scaling(table).axes
+        steps, paths = plot_scaling(table, "ndcg@10").axes
         line, _, (bars,) = steps.containers[0].lines
         assert line.get_xydata().tolist() == [[0, 0.2], [4, 0.3]]
         assert bars.get_segments()[1][:, 1] == pytest.approx([0.29, 0.31])

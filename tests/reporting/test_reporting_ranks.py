@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recbole_stream.errors import InputError
 from recbole_stream.reporting.curves import curves_file, read_curves, write_curves
-from recbole_stream.reporting.ranks import mean_metric, ranks_file, read_ranks, split_metric, user_metric, write_ranks
+from recbole_stream.reporting.ranks import mean_metric, ranks_file, read_ranks, split_metric, row_metric, write_ranks
 
 USERS = pd.DataFrame(
     {"user": ["u1", "u2", "7"], "target": ["a", "b", "a"], "history_length": [2, 30, 5], "popularity": [9, 0, 9]}
@@ -27,18 +27,20 @@ class TestMetrics:
             # 1 / log2(1 + 1) = 1, 1 / log2(3 + 1) = 1/2
             ("ndcg@10", [1, 0.5, 1 / math.log2(11), 0, 0]),
             ("ndcg@5", [1, 0.5, 0, 0, 0]),
+            # with one target the average precision is 1 / rank
+            ("map@5", [1, 1 / 3, 0, 0, 0]),
             ("mrr@11", [1, 1 / 3, 0.1, 1 / 11, 0]),
             ("precision@4", [0.25, 0.25, 0, 0, 0]),
         ],
     )
     def test_by_hand(self, metric, expected):
-        assert user_metric([1, 3, 10, 11, None], metric) == pytest.approx(expected, rel=1e-15)
+        assert row_metric([1, 3, 10, 11, None], metric) == pytest.approx(expected, rel=1e-15)
 
     def test_all_words_for_a_rank_that_is_missing(self):
         for missing in (None, 0, pd.NA, math.nan):
-            assert list(user_metric([missing, 2], "recall@5")) == [0, 1]
+            assert list(row_metric([missing, 2], "recall@5")) == [0, 1]
 
-    @pytest.mark.parametrize("metric", ["gauc", "ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@ten", "map@10", "@10", ""])
+    @pytest.mark.parametrize("metric", ["gauc", "ndcg", "ndcg@", "ndcg@0", "ndcg@-1", "ndcg@ten", "ap@10", "@10", ""])
     def test_an_unknown_metric_is_refused(self, metric):
         with pytest.raises(InputError, match="does not follow from ranks"):
             split_metric(metric)
@@ -47,9 +49,9 @@ class TestMetrics:
         assert split_metric(" NDCG@10") == ("ndcg", 10)
 
     def test_a_cut_off_below_the_known_ranks_is_refused(self):
-        assert user_metric([1], "recall@10", depth=10) == 1
+        assert row_metric([1], "recall@10", depth=10) == 1
         with pytest.raises(InputError, match=r"Ranks are known down to 10, too few for recall@11: .*--topk=\[11\]"):
-            user_metric([1], "recall@11", depth=10)
+            row_metric([1], "recall@11", depth=10)
 
     def test_the_mean_is_the_mean(self):
         assert mean_metric(np.array([1.0, 0.0, 0.5, 0.5])) == 0.5
@@ -57,7 +59,7 @@ class TestMetrics:
     @given(st.lists(st.integers(0, 60), min_size=1), st.integers(1, 30))
     def test_a_longer_list_never_scores_less(self, ranks, k):
         for name in ("recall", "ndcg", "mrr"):
-            assert np.all(user_metric(ranks, f"{name}@{k}") <= user_metric(ranks, f"{name}@{k + 1}"))
+            assert np.all(row_metric(ranks, f"{name}@{k}") <= row_metric(ranks, f"{name}@{k + 1}"))
 
 
 class TestFiles:

@@ -11,9 +11,15 @@ import pytest
 
 from recbole_stream.errors import InputError
 from recbole_stream.reporting.__main__ import main
-from recbole_stream.reporting.comparison import Comparison, comparison_csv
+from recbole_stream.reporting.comparison import (
+    Comparison,
+    compare_entries,
+    comparison_csv,
+    entries_of,
+    write_comparison,
+)
 from recbole_stream.reporting.curves import curves_file, write_curves
-from recbole_stream.reporting.ranks import ranks_file, user_metric, write_ranks
+from recbole_stream.reporting.ranks import ranks_file, row_metric, write_ranks
 from recbole_stream.reporting.report import write_report
 from recbole_stream.reporting.results import Row, write_results
 from recbole_stream.reporting.statistics import Paired
@@ -77,7 +83,7 @@ def run(tmp_path):
         ):  # fmt: skip
             ranks = places(10 * seed + len(rows), chance)
             write_ranks(ranks_file(folder, model, stage, seed), users(), ranks, depth=10)
-            test = {name: float(user_metric(ranks, name).mean()) for name in ("recall@10", "ndcg@10")}
+            test = {name: float(row_metric(ranks, name).mean()) for name in ("recall@10", "ndcg@10")}
             rows.append(
                 Row(model, stage, "ml-100k", seed, {"ndcg@10": 0.03}, test, seconds + seed, 0.3 + 0.1 * seed, 1000,
                     final=stage != "PT", run=environment(only_here="<i>") if model == "TIGER" else environment())
@@ -92,7 +98,7 @@ def run(tmp_path):
     write_results(folder, rows, {})
     result = Paired(200, 0.125, 0.0625, 0.0625, 1.0, 0.25, 0.01, 0.1, 0.012, 0.0001)
     (folder / "comparison.csv").write_text(
-        comparison_csv([Comparison("TIGER", "A<b>&c", "ndcg@10", [1, 2], [1, 2], result, 0.024, 0.0002)])
+        comparison_csv([Comparison("TIGER", "A<b>&c", "ndcg@10", [1, 2], [1, 2], 200, result, 0.024, 0.0002)])
     )
     codes = np.random.default_rng(0).integers(0, 16, (300, 3))
     levels = level_usage(codes, (16, 16, 16))
@@ -240,6 +246,24 @@ def test_a_tokenizer_of_each_seed_is_shown_under_its_name(run):
     page = page_of(run)
     assert page.sections == ALL and page.elements.count("img") == 2
     assert "Seed 1" in page.text and "Seed 2" in page.text
+
+
+def test_the_page_shows_the_metrics_that_were_asked_for_and_counts_users(tmp_path):
+    rows, several = [], pd.concat([users(40).assign(history_length=length) for length in (3, 30)], ignore_index=True)
+    for number, model in enumerate(("A", "B")):
+        ranks = places(number, 0.6, 80)
+        write_ranks(ranks_file(tmp_path, model, "", 1), several, ranks, depth=20)
+        test = {name: float(row_metric(ranks, name).mean()) for name in ("mrr@20", "hit@20")}
+        rows.append(Row(model, "", "d", 1, {"mrr@20": 0.5}, test, 10.0, 1.0, 7, run=environment(valid_metric="MRR@20")))
+    write_results(tmp_path, rows, {})
+    entries = entries_of(tmp_path, rows)
+    write_comparison(tmp_path, compare_entries([(entries["A"], entries["B"])], ["mrr@20"]))
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.rows[0][2:5] == ["MRR@20", "Hit@20", "valid MRR@20"] and "NDCG@10" not in page.text
+    assert line_of(page, "A", "B")[2:4] == ["MRR@20", "40 (80 rows)"]
+    assert "Test MRR@20 of every model" in page.text and "Hit@20 of test users by" in page.text
+    assert "whose hits are averaged over the user's rows in the bin" in page.text
 
 
 @pytest.mark.parametrize(

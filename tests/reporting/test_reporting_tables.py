@@ -59,6 +59,26 @@ class TestMarkdown:
         assert column(table, "valid NDCG@10") == ["**0.1000**"] * 3 + ["-"]
         assert column(markdown_table([row("A", 0.1, train_seconds=None)]), "train s") == ["-"]
 
+    def test_the_metrics_asked_for_are_the_columns(self):
+        run = {"configuration": {"valid_metric": "MRR@20"}}
+        rows = [
+            row(model, None, test={"mrr@20": mrr, "giniindex@20": gini}, valid={"mrr@20": 0.5, "hit@20": 0.9}, run=run)
+            for model, mrr, gini in (("A", 0.25, 0.75), ("B", 0.125, 0.5))
+        ]
+        table = markdown_table(rows)
+        assert [cell.strip() for cell in table.splitlines()[0].strip("|").split(" | ")][2:5] == [
+            "MRR@20", "GiniIndex@20", "valid MRR@20",
+        ]  # fmt: skip
+        # the smaller index of Gini is the better one
+        assert column(table, "MRR@20") == ["**0.2500**", "0.1250"]
+        assert column(table, "GiniIndex@20") == ["0.7500", "**0.5000**"]
+        assert next(csv.reader(csv_table(rows).splitlines()))[5:8] == [
+            "test_mrr@20",
+            "test_giniindex@20",
+            "valid_mrr@20",
+        ]
+        assert r"MRR@20 & GiniIndex@20 & valid MRR@20" in latex_table(rows)
+
     def test_data_sets_are_told_apart(self):
         beauty = [row("A", 0.9, dataset="beauty"), row("B", 0.8, dataset="beauty")]
         rows = [row("A", 0.1), row("B", 0.2), *beauty]

@@ -35,7 +35,7 @@ from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
 from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.run.outcomes import Watch, outcomes_of
-from recbole_stream.host.run.ranking import describe_users, rank_users
+from recbole_stream.host.run.ranking import count_users, describe_users, rank_users
 from recbole_stream.host.run.resume import fit
 from recbole_stream.host.seen import leave_out_seen
 from recbole_stream.host.trainer import GenerativeTrainer
@@ -148,7 +148,7 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
         if is_first():
             save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
 
-    users = describe_users(train_data, valid_data, test_data)
+    described = describe_users(train_data, valid_data, test_data)
     watch = Watch()
     fit(trainer, train_data, valid_data, watch, watch)
     outcomes = outcomes_of(trainer, watch)
@@ -161,9 +161,9 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
         train_seconds += outcome.seconds
         began = time.perf_counter()
         test, ranks, depth = rank_users(trainer, test_data, outcome.file, config["show_progress"])
-        rank_seconds = (time.perf_counter() - began) / len(test_data._dataset) * 1000
-        if users is not None and is_first():
-            write_ranks(ranks_file(folder, name, outcome.stage, seed), users, ranks.numpy(), depth)
+        rank_seconds = (time.perf_counter() - began) / count_users(test_data) * 1000
+        if described is not None and is_first():
+            write_ranks(ranks_file(folder, name, outcome.stage, seed), described, ranks.numpy(), depth)
         rows.append(
             Row(
                 model=name,

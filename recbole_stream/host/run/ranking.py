@@ -1,4 +1,4 @@
-"""One pass over the test users: RecBole's metrics, and the rank of every target for the run's files."""
+"""One pass over the test rows: RecBole's metrics, and the rank of every target for the run's files."""
 
 from __future__ import annotations
 
@@ -18,16 +18,22 @@ from torch import Tensor
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.training.processes import all_gather
 
-__all__ = ["describe_users", "hit_ranks", "join_shares", "rank_users", "target_ranks"]
+__all__ = ["count_users", "describe_users", "hit_ranks", "join_shares", "rank_users", "target_ranks"]
+
+
+def count_users(data: AbstractDataLoader) -> int:
+    """How many users a split has; a user may have several rows."""
+    dataset = data._dataset
+    return len(dataset.inter_feat[dataset.uid_field].unique())
 
 
 def describe_users(
     train: AbstractDataLoader, valid: AbstractDataLoader, test: AbstractDataLoader
 ) -> pd.DataFrame | None:
-    """The test users in the order in which they are ranked: every column of their ranks but the rank itself.
+    """The test rows in the order in which they are ranked: every column of their ranks but the rank itself.
 
     Returns:
-        None where ranks would not be one to a user: without full ranking, or where a user's items form a set.
+        None where ranks would not be one to a row: without full ranking, or where a user's items form a set.
     """
     data = test._dataset
     if not (isinstance(test, FullSortEvalDataLoader) and isinstance(data, SequentialDataset)):

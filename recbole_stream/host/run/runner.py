@@ -22,6 +22,7 @@ from recbole_stream.reporting.comparison import (
     reference_pairs,
     write_comparison,
 )
+from recbole_stream.reporting.metrics import compared_metrics
 from recbole_stream.reporting.ranks import ranks_file
 from recbole_stream.reporting.report import write_report
 from recbole_stream.reporting.results import (
@@ -241,13 +242,15 @@ def _compare(rows: Sequence[Row], references: Sequence[str], folder: Path) -> li
     """Paired tests of all models against the references, as far as their ranks were kept."""
     ranked = [row for row in rows if ranks_file(folder, row.model, row.stage, row.seed).is_file()]
     if len(ranked) < len(rows):
-        getLogger().warning("Models without ranks are not compared: ranks need full ranking and one test item a user.")
+        getLogger().warning("Models without ranks are not compared: ranks need full ranking and one target a test row.")
     entries = entries_of(folder, ranked)
     pairs = reference_pairs(list(entries), [name for name in references if name in entries])
-    if not pairs:
-        return []
-    cutoff = min([10, *(ranks.attrs["depth"] for entry in entries.values() for ranks in entry.ranks)])
-    return compare_entries([(entries[a], entries[b]) for a, b in pairs], [f"ndcg@{cutoff}", f"recall@{cutoff}"])
+    metrics = compared_metrics(ranked)
+    if pairs and not metrics:
+        getLogger().warning(
+            "Models are not compared user by user: none of the metrics follows from the targets' ranks."
+        )
+    return compare_entries([(entries[a], entries[b]) for a, b in pairs], metrics)
 
 
 def _finished(folder: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from recbole_stream.host.tuning.space import Domain, Trial, best_trial, short
+from recbole_stream.reporting.metrics import metric_title
 
 __all__ = ["plot_search"]
 
@@ -60,7 +61,7 @@ def plot_search(
         if number % COLUMNS:
             panel.tick_params(labelleft=False)
         else:
-            panel.set_ylabel(f"valid {metric.upper()}", fontsize=9)
+            panel.set_ylabel(f"valid {metric_title(metric)}", fontsize=9)
     figure.suptitle(title, fontsize=11)
     figure.savefig(file, dpi=120)
 
@@ -106,7 +107,7 @@ def _draw_best_so_far(axis: Axes, trials: Sequence[Trial], scores: Sequence[Scor
 def _finish_trials(axis: Axes, trials: int, metric: str) -> None:
     """Axes, grid and legend of the upper panel."""
     axis.set_xlabel("trial", fontsize=9)
-    axis.set_ylabel(f"valid {metric.upper()}", fontsize=9)
+    axis.set_ylabel(f"valid {metric_title(metric)}", fontsize=9)
     axis.tick_params(labelsize=8)
     axis.set_xlim(0.5, max(trials, 1) + 0.5)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -30,6 +30,7 @@ from tabulate import tabulate
 
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
+from recbole_stream.reporting.metrics import metric_title
 
 __all__ = [
     "STATES",
@@ -243,7 +244,7 @@ def trials_table(trials: Sequence[Trial], metric: str, bigger: bool, form: str =
             [str(trial.number), trial.state, *(short(trial.parameters.get(key, "-")) for key in keys), *shown]
             + ([str(last["epoch"]), format(last["seconds"], ".1f")] if last else ["0", "-"])
         )
-    headings = ["Trial", "State", *keys, f"valid {metric.upper()}", "best epoch", "epochs", "seconds"]
+    headings = ["Trial", "State", *keys, f"valid {metric_title(metric)}", "best epoch", "epochs", "seconds"]
     align = ["right", "left"] + ["right"] * (len(headings) - 2)
     table = tabulate(lines, headings, tablefmt=form, colalign=align, disable_numparse=True)
     errors = [f"Trial {trial.number} failed: {trial.error}" for trial in trials if trial.error]

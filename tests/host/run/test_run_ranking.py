@@ -13,7 +13,7 @@ from recbole.evaluator.collector import DataStruct
 from recbole_stream.host.run.commands import main
 from recbole_stream.host.run.ranking import hit_ranks, join_shares, target_ranks
 from recbole_stream.reporting.curves import read_curves
-from recbole_stream.reporting.ranks import mean_metric, read_ranks, user_metric
+from recbole_stream.reporting.ranks import mean_metric, read_ranks, row_metric
 
 SMALL = [
     "--dataset=tiny", "--text_fields=[movie_title]", "--codebook_size=32", "--codebook_levels=3", "--hidden_size=16",
@@ -47,7 +47,7 @@ def test_shares_of_several_processes_become_one():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_metrics_of_ranks_equal_recboles_to_the_last_bit(seed):
-    n, topk, names = 997, [1, 3, 5, 10, 20], ["Recall", "NDCG", "MRR", "Hit", "Precision"]
+    n, topk, names = 997, [1, 3, 5, 10, 20], ["Recall", "NDCG", "MRR", "MAP", "Hit", "Precision"]
     ranks = np.random.default_rng(seed).integers(0, 41, n)  # 0 was not reached
     hits = torch.zeros(n, max(topk) + 1, dtype=torch.int)
     for row, rank in enumerate(ranks):
@@ -58,9 +58,9 @@ def test_metrics_of_ranks_equal_recboles_to_the_last_bit(seed):
     struct.set("rec.topk", hits)
     for places in (4, 6, 17):
         theirs = Evaluator({"metrics": names, "topk": topk, "metric_decimal_place": places}).evaluate(struct)
-        assert len(theirs) == 25
+        assert len(theirs) == 30
         for metric, value in theirs.items():
-            assert round(mean_metric(user_metric(ranks, metric)), places) == value, metric
+            assert round(mean_metric(row_metric(ranks, metric)), places) == value, metric
 
 
 def test_ranks_reproduce_the_results_of_both_kinds_of_model(tiny_ml100k, tmp_path):
@@ -79,7 +79,7 @@ def test_ranks_reproduce_the_results_of_both_kinds_of_model(tiny_ml100k, tmp_pat
     for row in rows:
         ranks = read_ranks("out", row["model"], row["stage"], row["seed"])
         for metric, value in row["test"].items():
-            assert round(mean_metric(user_metric(ranks["rank"], metric, ranks.attrs["depth"])), 6) == value, metric
+            assert round(mean_metric(row_metric(ranks["rank"], metric, ranks.attrs["depth"])), 6) == value, metric
         assert sorted(ranks["user"]) == sorted(histories.index)
         assert list(ranks["target"]) == [histories[user][-1] for user in ranks["user"]]
         assert list(ranks["history_length"]) == [len(histories[user]) - 1 for user in ranks["user"]]

@@ -10,7 +10,7 @@ import pytest
 from recbole_stream.host.run import runner
 from recbole_stream.host.run.commands import main
 from recbole_stream.reporting.curves import read_curves
-from recbole_stream.reporting.ranks import mean_metric, ranks_file, read_ranks, user_metric
+from recbole_stream.reporting.ranks import mean_metric, ranks_file, read_ranks, row_metric
 from recbole_stream.reporting.results import read_results
 
 
@@ -39,7 +39,7 @@ def test_two_seeds_the_second_after_an_interruption(small, monkeypatch, capsys):
     for row in rows:
         ranks = read_ranks("out", row.model, "", row.seed)
         for metric, value in row.test.items():
-            assert round(mean_metric(user_metric(ranks["rank"], metric)), 6) == value
+            assert round(mean_metric(row_metric(ranks["rank"], metric)), 6) == value
         assert len(read_curves("out", row.model, row.seed)) == 1
 
     printed = capsys.readouterr().out
