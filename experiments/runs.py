@@ -20,7 +20,7 @@ from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.ranking import hit_ranks
-from recbole_stream.reporting.ranks import mean_metric, user_metric
+from recbole_stream.reporting.ranks import mean_metric, row_metric
 
 __all__ = ["TOP", "Loaded", "distinct", "load", "metrics", "rank_targets"]
 
@@ -79,7 +79,7 @@ def rank_targets(model: STREAMRec | TIGER, samples: Samples, batch_size: int) ->
 def metrics(ranks: np.ndarray) -> dict[str, float]:
     """NDCG@10 and Recall@10 of ranks, and the standard error of the former over users."""
     places = np.where(np.isfinite(ranks), ranks, 0)
-    gains, hits = (user_metric(places, f"{name}@{TOP}") for name in ("ndcg", "recall"))
+    gains, hits = (row_metric(places, f"{name}@{TOP}") for name in ("ndcg", "recall"))
     return {
         "ndcg@10": float(mean_metric(gains)),
         "recall@10": float(mean_metric(hits)),

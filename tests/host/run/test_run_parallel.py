@@ -17,7 +17,6 @@ import torch
 from recbole.utils import ensure_dir, get_trainer
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.repairs.parallel import AveragedGradients
 from recbole_stream.host.run.commands import main
 from recbole_stream.host.run.launcher import run_distributed
 
@@ -92,7 +91,6 @@ def test_a_mistake_in_the_input_comes_back_as_one_sentence(keys):
 
 AVERAGE = """
 import json, pathlib, torch
-from recbole_stream.host.repairs.parallel import AveragedGradients
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
