@@ -40,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(arguments, USAGE, together(run))
 
 
-def guarded(
-    arguments: Sequence[str] | None, usage: str, action: Callable[[dict[str, Any], list[str]], object]
-) -> int:
+def guarded(arguments: Sequence[str] | None, usage: str, action: Callable[[dict[str, Any], list[str]], object]) -> int:
     """Run one command; returns the exit status: 0, 1 (failed), 2 (bad input) or 130 (interrupted).
 
     Args:
