@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_stream.data.samples import Samples
 from recbole_stream.model.backbone import BackboneConfig, Decoder, Encoder
+from recbole_stream.model.deliberation import VIEWS, Deliberation
+from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
+from recbole_stream.model.verifier import Verifier
 
 __all__ = [
     "backbone",
     "catalogue",
     "copy_t5",
+    "deliberating",
     "make_samples",
     "next_log_probs",
     "pad",
     "random_histories",
+    "random_verifier",
     "sequence_log_prob",
     "streamrec",
     "tiger",
@@ -73,6 +80,35 @@ def streamrec(
     model = STREAMRecModel(backbone(dropout), tokens, mlp).eval()
     model.freeze_reference()
     return model
+
+
+def deliberating(
+    codes: Tensor, sizes: Sequence[int], off: Sequence[str] = (), text: bool = True, verifier: Verifier | None = None
+) -> STREAMRecModel:
+    """A random STREAM-Rec of two reasoning steps with all views, of which some are switched off."""
+    n_items, model = len(codes), streamrec(codes, sizes)
+    model.steps.fill_(2)
+    torch.manual_seed(1)
+    texts = torch.randn(n_items + 1, 6) if text else None
+    seen = random_histories(n_items, [4] * 60, seed=3)
+    transitions = Transitions(seen[:, :3], torch.full((60,), 3), seen[:, 3], n_items + 1, 2, 0.5, 0.5, 0.7)
+    matcher = Matcher(backbone(), model.tokens.table, model.tokens.vocabulary, texts)
+    nn.init.normal_(matcher.own.weight)  # states that tell items apart
+    content = Content(texts, 0.7) if text else None
+    model.deliberation = Deliberation(matcher, transitions, content, off, verifier).eval()
+    return model
+
+
+def random_verifier(codes: Tensor, seed: int = 0) -> Verifier:
+    """A trusted verifier of random weights and random texts."""
+    torch.manual_seed(seed)
+    text = F.normalize(torch.randn(len(codes) + 1, 6), dim=-1)
+    text[0] = 0
+    verifier = Verifier(len(VIEWS), 4, torch.randint(0, 9, (len(codes) + 1,)), text)
+    for parameter in verifier.parameters():
+        nn.init.normal_(parameter)
+    verifier.trusted.fill_(True)
+    return verifier.requires_grad_(False).eval()
 
 
 def pad(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.prefix import Prefix
 
-__all__ = ["beam_search", "best_items", "child_scores", "fill_scores", "score_items", "score_shared_items"]
+__all__ = ["beam_search", "best_items", "child_scores", "score_items", "score_shared_items"]
 
 _SHARED_ROWS = 128  # histories times sequences that are scored at once
 
@@ -172,25 +172,4 @@ def _score_tree(prefix: Prefix, labels: Tensor, slots: list[Tensor], groups: int
         wanted = slot * vocabulary + labels[..., depth + 1]
         scores = scores + prefix.log_probs().flatten(1).gather(1, repeat(wanted))
         above = slot
-    return scores
-
-
-def fill_scores(items: Tensor, log_probs: Tensor, n_items: int) -> Tensor:
-    """Scores for a whole catalogue from what a search reached.
-
-    Args:
-        items: [B, W]; 0 where nothing was reached.
-        log_probs: [B, W].
-        n_items: width of the result, the padding item 0 included.
-
-    Returns:
-        [B, n_items] in float32: the log-probability of items that were reached; all others follow below
-        every reached one, in the order of their ids, with finite scores. Without that tail a top-k over
-        -inf would fill up with arbitrary items that RecBole's evaluator counts.
-    """
-    reached = items > 0
-    floor = log_probs.masked_fill(~reached, torch.inf).amin(1, keepdim=True).clamp(max=0.0)  # [B, 1]
-    # steps of one below the floor: exact in float32 for catalogues of up to 2^24 items
-    tail = floor.floor() - 1.0 - torch.arange(n_items, device=items.device, dtype=torch.float32)
-    scores = tail.scatter(1, items, torch.where(reached, log_probs, tail.gather(1, items)))
     return scores

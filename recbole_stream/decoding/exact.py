@@ -1,22 +1,24 @@
-"""The k most likely items, with proof: no item outside them is likelier."""
+"""Likelihoods without beams: the k most likely items with proof that no other is likelier, and those of all items."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from recbole_stream.decoding.beam import best_items, child_scores
+from recbole_stream.data.samples import trim
+from recbole_stream.decoding.beam import best_items, child_scores, score_shared_items
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.prefix import Prefix
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 
-__all__ = ["exact_search", "rank_items_exactly"]
+__all__ = ["exact_search", "rank_items_exactly", "score_catalogue"]
 
 # log-probabilities of one prefix that come from batches of other shapes differ by less
 _ROUNDING = 1e-4
 _TOKENS = 4096  # prefixes that are read at once
+_HISTORIES, _ITEMS = 128, 256  # that are searched, and scored, at once
 
 
 @torch.no_grad()
@@ -24,7 +26,27 @@ def rank_items_exactly(
     model: TIGERModel | STREAMRecModel, histories: Tensor, trie: Trie, top: int, beams: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The most likely next items given the model's reasoning; see :func:`exact_search`."""
-    return exact_search(thought(model, histories), trie, top, beams)
+    parts = [exact_search(thought(model, trim(part)), trie, top, beams) for part in histories.split(_HISTORIES)]
+    items, scores, exact = zip(*parts)
+    return torch.cat(items), torch.cat(scores), torch.cat(exact)
+
+
+@torch.no_grad()
+def score_catalogue(prefix: Prefix, trie: Trie) -> Tensor:
+    """Exact log P of every item after a prefix, without any search.
+
+    Args:
+        prefix: one sequence a history (G = 1), the next token being the item's first.
+
+    Returns:
+        [B, n_items + 1] in float32, -inf for the padding item.
+    """
+    histories = len(prefix.hidden)
+    scores = torch.full((histories, trie.nodes[-1] + 1), -torch.inf, device=prefix.hidden.device)
+    # neighbours in the trie begin with the same tokens, which are read once
+    for items in trie.items.long().split(_ITEMS):
+        scores[:, items] = score_shared_items(prefix, items.expand(histories, -1))[:, 0]
+    return scores
 
 
 @torch.no_grad()

@@ -29,18 +29,19 @@ def thought(model: TIGERModel | STREAMRecModel, histories: Tensor) -> Prefix:
 def rank_items(
     model: TIGERModel | STREAMRecModel, histories: Tensor, trie: Trie, beams: int, top: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The most likely next items (METHOD section 6).
+    """The most likely next items (2.4), by beam search.
 
     Args:
         histories: item ids [B, L], 0 as padding on the right.
         trie: of the catalogue.
-        beams: width of the search.
+        beams: width of the search; it is as wide as ``top`` where that is more.
         top: items wanted, by default as many as beams.
 
     Returns:
         items [B, W] best first and log P(item | history, reasoning) [B, W]; see :func:`beam_search`.
     """
     keep_freed_memory()
+    beams = max(beams, top or 0)
     if histories.is_cuda:
         return beam_search(thought(model, histories), trie, beams, top)
     found = []

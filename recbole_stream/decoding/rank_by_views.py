@@ -7,12 +7,13 @@ from torch import Tensor
 
 from recbole_stream.data.samples import trim
 from recbole_stream.decoding.beam import beam_search, score_items
+from recbole_stream.decoding.exact import score_catalogue
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.streamrec import STREAMRecModel
 
-__all__ = ["candidate_views", "deliberate", "rank_by_states", "view_scores"]
+__all__ = ["all_state_scores", "all_view_scores", "candidate_views", "deliberate", "rank_by_states", "view_scores"]
 
 # limits of what is in memory at once: entries of a [histories, items] matrix, and prefixes that are read
 _CATALOGUE, _PREFIXES = 1 << 24, 8192
@@ -58,9 +59,12 @@ def candidate_views(
 def deliberate(
     model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, top: int
 ) -> tuple[Tensor, Tensor]:
-    """The best next items by all views: items [B, top] and their scores [B, top], best first."""
+    """The best next items by all views: items [B, top] and their scores [B, top], best first.
+
+    Where ``top`` is more than ``beams`` or ``candidates``, these grow to it.
+    """
     keep_freed_memory()
-    candidates = max(candidates, top)  # where nothing is generated they are all that can be ranked
+    beams, candidates = max(beams, top), max(candidates, top)
     items, scores, vectors = [], [], model.deliberation.matcher.vectors()
     for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
         part = trim(part)
@@ -83,6 +87,40 @@ def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[
         items.append(found)
         scores.append(best)
     return torch.cat(items), torch.cat(scores)
+
+
+@torch.no_grad()
+def all_state_scores(model: STREAMRecModel, histories: Tensor) -> Tensor:
+    """log P of every item by the matching tower alone: item ids [B, L] -> [B, n_items + 1], -inf for padding."""
+    matcher = model.deliberation.matcher
+    vectors = matcher.vectors()
+    parts = histories.split(_rows(model, 1024))
+    return torch.cat([matcher(trim(part), vectors).log_softmax(-1) for part in parts])
+
+
+@torch.no_grad()
+def all_view_scores(model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int) -> Tensor:
+    """The score of every item by all views, searched or not: item ids [B, L] -> [B, n_items + 1], -inf for padding.
+
+    The likelihood is exact. A trusted verifier scores the candidates only, as in :func:`deliberate`; all other items
+    follow below them in the order of the weighted sum.
+    """
+    slow, scores, vectors = model.deliberation, [], model.deliberation.matcher.vectors()
+    for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
+        part = trim(part)
+        together = (slow.catalogue(part, vectors) * slow.weights[1:]).sum(-1)
+        if slow.generates:
+            together[:, 1:] += slow.weights[0] * score_catalogue(thought(model, part), trie)[:, 1:]
+        if slow.verifier is not None and slow.verifier.trusted:
+            found, views = candidate_views(model, part, trie, beams, candidates, vectors)
+            verified = slow.score(part, found, views)
+            lowest = verified.masked_fill(found == 0, torch.inf).amin(1, keepdim=True)
+            together[:, 0] = -torch.inf
+            highest = together.scatter(1, found, -torch.inf).amax(1, keepdim=True)
+            together = (together - highest.clamp(min=-1e30) + lowest - 1).scatter(1, found, verified)
+        together[:, 0] = -torch.inf
+        scores.append(together)
+    return torch.cat(scores)
 
 
 @torch.no_grad()

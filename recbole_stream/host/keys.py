@@ -162,6 +162,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "precision": one_of("auto", "bfloat16", "float32"),
     "resume_dir": optional(_text),
     "save_seconds": _weight,
+    "search": one_of("beam", "exact"),
     "beam_size": _positive,
     "eval_batch_size": _positive,
 }

@@ -13,10 +13,17 @@ from recbole.model.abstract_recommender import SequentialRecommender
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_stream.data.samples import Batch
-from recbole_stream.decoding.beam import fill_scores
-from recbole_stream.decoding.rank import item_log_probs, rank_items
-from recbole_stream.decoding.rank_by_views import deliberate, rank_by_states, view_scores
+from recbole_stream.data.histories import right_padded
+from recbole_stream.data.samples import Batch, trim
+from recbole_stream.decoding.exact import rank_items_exactly, score_catalogue
+from recbole_stream.decoding.rank import item_log_probs, rank_items, thought
+from recbole_stream.decoding.rank_by_views import (
+    all_state_scores,
+    all_view_scores,
+    deliberate,
+    rank_by_states,
+    view_scores,
+)
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import SemanticIDDataset, samples_of
@@ -35,6 +42,8 @@ from recbole_stream.training.pretrain import Direct, Pretrain
 
 __all__ = ["GenerativeRecommender", "STREAMRec", "TIGER"]
 
+_HISTORIES = 128  # whose items are all scored at once
+
 _FOREIGN = (
     "The checkpoint belongs to another data set, model or other semantic IDs: use the data set, text and tokenizer "
     "keys and the seed it was trained with."
@@ -43,6 +52,8 @@ _FOREIGN = (
 
 class GenerativeRecommender(SequentialRecommender):
     """What both models share: RecBole's batches in, log-probabilities out.
+
+    Histories may be padded on either side and of any length: every method reads the latest MAX_ITEM_LIST_LENGTH items.
 
     Attributes:
         network: the model proper.
@@ -58,6 +69,7 @@ class GenerativeRecommender(SequentialRecommender):
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
         self.beams, self.fingerprint = config["beam_size"], dataset.fingerprint
+        self.exact = config["search"] == "exact"
         self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
 
     def first_objective(self) -> Objective:
@@ -65,24 +77,49 @@ class GenerativeRecommender(SequentialRecommender):
         raise NotImplementedError
 
     def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
-        """Item ids [B, L] -> the best ``top`` items (by default beam_size) and their log-probabilities, [B, top]."""
+        """The best ``top`` items (by default beam_size) of histories, item ids [B, L], and their scores, [B, top].
+
+        The scores are log-probabilities. A search for more than beam_size items becomes as wide as that.
+        """
+        return self._rank(right_padded(histories, self.max_seq_length), top or self.beams)
+
+    def _rank(self, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """:meth:`rank` of histories that are padded on the right and no longer than the model reads."""
+        if self.exact:
+            return rank_items_exactly(self.network, histories, self.trie, top, self.beams)[:2]
         return rank_items(self.network, histories, self.trie, self.beams, top)
+
+    @torch.no_grad()
+    def scores_of_all(self, interaction: Interaction) -> Tensor:
+        """Exact scores of all items under the present ranking, [B, n_items]; -inf for the padding item.
+
+        Nothing is searched: each item's tokens are read, which for large catalogues takes many times as long as
+        :meth:`rank`.
+        """
+        return self._scores_of_all(self._histories(interaction))
+
+    def _scores_of_all(self, histories: Tensor) -> Tensor:
+        parts = histories.split(_HISTORIES)
+        return torch.cat([score_catalogue(thought(self.network, trim(part)), self.trie) for part in parts])
+
+    def _histories(self, interaction: Interaction) -> Tensor:
+        return right_padded(interaction[self.ITEM_SEQ], self.max_seq_length)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """The loss of the current stage for one batch of RecBole's loader."""
         if self.objective is None:
             self.objective = self.first_objective()
-        histories, targets = interaction[self.ITEM_SEQ], interaction[self.POS_ITEM_ID]
+        histories, targets = self._histories(interaction), interaction[self.POS_ITEM_ID]
         rows = torch.arange(len(targets), device=targets.device)
         return next(self.objective.losses(Batch(histories, targets, rows)))[0]
 
     def predict(self, interaction: Interaction) -> Tensor:
         """log P(item | history) of one item a row, [B]."""
-        return item_log_probs(self.network, interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None])[:, 0]
+        return item_log_probs(self.network, self._histories(interaction), interaction[self.ITEM_ID][:, None])[:, 0]
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """Scores of the whole catalogue, [B, n_items]; see :func:`fill_scores` for what a search did not reach."""
-        return fill_scores(*self.rank(interaction[self.ITEM_SEQ]), self.n_items)
+        """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
+        return self.scores_of_all(interaction)
 
     def other_parameter(self) -> dict[str, str]:
         """What a checkpoint carries beside the weights: the catalogue it belongs to."""
@@ -223,17 +260,23 @@ class STREAMRec(GenerativeRecommender):
             return writer
         return [*writer, slow] if self.ranking == "deliberation" and slow.generates else [slow]
 
-    def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
-        """The best ``top`` items and their scores [B, top]; log-probabilities unless all views are weighed."""
-        top = top or self.beams
+    def _rank(self, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
+        """See above; the scores are log-probabilities unless all views are weighed."""
         if self.ranking == "states":
             return rank_by_states(self.network, histories, top)
         if self.ranking == "deliberation":
             return deliberate(self.network, histories, self.trie, self.beams, self.candidates, top)
-        return super().rank(histories, top)
+        return super()._rank(histories, top)
+
+    def _scores_of_all(self, histories: Tensor) -> Tensor:
+        if self.ranking == "states":
+            return all_state_scores(self.network, histories)
+        if self.ranking == "deliberation":
+            return all_view_scores(self.network, histories, self.trie, self.beams, self.candidates)
+        return super()._scores_of_all(histories)
 
     def predict(self, interaction: Interaction) -> Tensor:
-        histories, items = interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None]
+        histories, items = self._histories(interaction), interaction[self.ITEM_ID][:, None]
         if self.ranking == "states":
             return self.network.deliberation.matcher(histories).log_softmax(-1).gather(1, items)[:, 0]
         if self.ranking == "deliberation":

@@ -53,7 +53,10 @@ class Verifier(nn.Module):
         if self.text is None:
             closest = torch.zeros_like(views[..., 0])
         else:
-            closest = (self.text[items] @ self.text[histories].transpose(1, 2)).amax(-1)
+            closest = self.text[items] @ self.text[histories].transpose(1, 2)  # [B, C, L]
+            padding = (histories == 0)[:, None]
+            # at padding the least that a cosine can be; an empty history has no closest item
+            closest = closest.masked_fill(padding, -1.0).amax(-1).masked_fill(padding.all(-1), 0.0)
         length = (histories > 0).sum(1, keepdim=True).clamp(min=1).float().log().expand_as(closest)
         return torch.cat([views, torch.stack([closest, self.popularity[items], length], -1)], -1)
 

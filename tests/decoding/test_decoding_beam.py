@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_stream.decoding import beam, rank
-from recbole_stream.decoding.beam import beam_search, fill_scores, score_items, score_shared_items
+from recbole_stream.decoding.beam import beam_search, score_items, score_shared_items
 from recbole_stream.decoding.rank import item_log_probs, rank_items
 from recbole_stream.decoding.trie import Trie
 
@@ -154,47 +154,12 @@ def test_many_histories_are_ranked_in_parts(monkeypatch):
     assert torch.equal(again, items) and torch.allclose(again_scores, scores, atol=1e-5)
 
 
-class TestFillScores:
-    def test_by_hand(self):
-        items = torch.tensor([[4, 2], [3, 0], [0, 0]])
-        log_probs = torch.tensor([[-0.5, -2.5], [-7.0, -INF], [-INF, -INF]])
-        # tails start one below the floor of the worst that was reached: -2.5 -> -4, -7 -> -8, nothing -> -1
-        expected = [
-            [-4, -5, -2.5, -7, -0.5],
-            [-8, -9, -10, -7, -12],
-            [-1, -2, -3, -4, -5],
-        ]
-        assert fill_scores(items, log_probs, 5).tolist() == expected
-
-    @given(st.data())
-    @settings(deadline=None, max_examples=40)
-    def test_reached_items_keep_their_score_above_an_ordered_tail(self, data):
-        n_items = data.draw(st.integers(2, 30))
-        reached = data.draw(st.lists(st.integers(1, n_items - 1), unique=True))
-        empty = data.draw(st.integers(0, 3))
-        values = data.draw(st.lists(st.floats(-500, 0, width=32), min_size=len(reached), max_size=len(reached)))
-        items = torch.tensor([reached + [0] * empty], dtype=torch.long)
-        if not items.numel():
-            return
-        scores = fill_scores(items, torch.tensor([sorted(values, reverse=True) + [-INF] * empty]), n_items)
-        assert scores.shape == (1, n_items) and scores.isfinite().all()
-        assert torch.equal(scores[0, reached], torch.tensor(sorted(values, reverse=True)))
-        rest = [item for item in range(n_items) if item not in reached]
-        assert (scores[0, rest].diff() < 0).all()
-        if reached:
-            assert scores[0, rest].max() < scores[0, reached].min()
-
-    def test_a_large_catalogue_has_no_ties(self):
-        scores = fill_scores(torch.tensor([[5]]), torch.tensor([[-31.7]]), 2_000_000)
-        assert len(scores.unique()) == 2_000_000
-
-    @torch.no_grad()
-    def test_puts_the_search_first(self):
-        model = tiger(CODES, SIZES)
-        items, scores = beam_search(model.begin(HISTORIES), Trie(CODES), 7)
-        full = fill_scores(items, scores, model.tokens.n_items)
-        full[:, 0] = -INF  # RecBole closes the padding item itself
-        assert torch.equal(full.topk(7).indices, items)
+@torch.no_grad()
+def test_more_items_than_beams_widen_the_search():
+    model, trie = tiger(CODES, SIZES), Trie(CODES)
+    items, scores = rank_items(model, HISTORIES, trie, 2, 9)
+    wide, wide_scores = rank_items(model, HISTORIES, trie, 9, 9)
+    assert items.shape[1] == 9 and torch.equal(items, wide) and torch.equal(scores, wide_scores)
 
 
 class TestFewItemsWanted:

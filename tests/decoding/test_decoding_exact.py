@@ -1,3 +1,4 @@
+import pytest
 import torch
 from helpers import catalogue, random_histories, streamrec, tiger
 from hypothesis import given, settings
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 
 from recbole_stream.decoding import exact
 from recbole_stream.decoding.beam import beam_search, score_items
-from recbole_stream.decoding.exact import exact_search, rank_items_exactly
+from recbole_stream.decoding.exact import exact_search, rank_items_exactly, score_catalogue
 from recbole_stream.decoding.rank import item_log_probs
 from recbole_stream.decoding.trie import Trie
 
@@ -105,3 +106,15 @@ def test_after_reasoning():
     best = plain.topk(10, 1)
     assert torch.equal(items, best.indices + 1)
     assert torch.allclose(scores, best.values, atol=1e-4)
+
+
+@given(settings_of_a_search(), st.integers(1, 50))
+@settings(deadline=None, max_examples=30)
+@torch.no_grad()
+def test_scores_of_the_catalogue_are_those_of_each_item(search, at_once):
+    model, trie, histories = search
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exact, "_ITEMS", at_once)
+        scores = score_catalogue(model.begin(histories), trie)
+    assert torch.allclose(scores[:, 1:], every_score(model, histories), atol=1e-4)
+    assert (scores[:, 0] == -torch.inf).all()

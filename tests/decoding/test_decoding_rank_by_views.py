@@ -4,13 +4,18 @@ import pytest
 import torch
 
 from recbole_stream.decoding.rank import item_log_probs
-from recbole_stream.decoding.rank_by_views import candidate_views, deliberate, rank_by_states, view_scores
+from recbole_stream.decoding.rank_by_views import (
+    all_state_scores,
+    all_view_scores,
+    candidate_views,
+    deliberate,
+    rank_by_states,
+    view_scores,
+)
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.model.deliberation import VIEWS, Deliberation
-from recbole_stream.model.lookup import Content, Transitions
-from recbole_stream.model.matching import Matcher
+from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.model.verifier import Verifier
-from tests.helpers import backbone, catalogue, random_histories, streamrec
+from tests.helpers import catalogue, deliberating, random_histories, random_verifier
 
 ITEMS, SIZES = 40, (4, 4, 4)
 HISTORIES = random_histories(ITEMS, [1, 3, 6, 2, 5])
@@ -20,15 +25,7 @@ HISTORIES = random_histories(ITEMS, [1, 3, 6, 2, 5])
 def make():
     def made(off=(), text=True, verifier=None):
         codes = catalogue(ITEMS, SIZES)
-        model = streamrec(codes, SIZES)
-        model.steps.fill_(2)
-        torch.manual_seed(1)
-        texts = torch.randn(ITEMS + 1, 6) if text else None
-        seen = random_histories(ITEMS, [4] * 60, seed=3)
-        memory = Transitions(seen[:, :3], torch.full((60,), 3), seen[:, 3], ITEMS + 1, 2, 0.5, 0.5, 0.7)
-        matcher = Matcher(backbone(), model.tokens.table, model.tokens.vocabulary, texts)
-        torch.nn.init.normal_(matcher.own.weight)  # states that tell items apart
-        model.deliberation = Deliberation(matcher, memory, Content(texts, 0.7) if text else None, off, verifier).eval()
+        model = deliberating(codes, SIZES, off, text, verifier)
         return model, Trie(codes)
 
     return made
@@ -159,3 +156,41 @@ def test_ranking_by_states_is_the_towers_order(make):
     items, scores = rank_by_states(model, HISTORIES, 7)
     expected = every_view(model)[..., 1].topk(7)
     assert torch.equal(items, expected.indices + 1) and torch.allclose(scores, expected.values, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("off", [(), ["likelihood"]])
+def test_scores_of_all_items_are_those_of_a_plain_pass(make, off):
+    model, trie = make(off)
+    views = every_view(model)
+    views[..., [view in off for view in VIEWS]] = 0
+    scores = all_view_scores(model, HISTORIES, trie, beams=3, candidates=3)
+    assert torch.allclose(scores[:, 1:], (views * model.deliberation.weights).sum(-1), atol=1e-4)
+    assert (scores[:, 0] == -torch.inf).all()
+    if "likelihood" in off:
+        assert torch.allclose(all_state_scores(model, HISTORIES)[:, 1:], views[..., 1], atol=1e-4)
+
+
+@torch.no_grad()
+def test_what_the_verifier_does_not_look_at_comes_after_what_it_ranks(make):
+    model, trie = make(verifier=random_verifier(catalogue(ITEMS, SIZES)))
+    scores = all_view_scores(model, HISTORIES, trie, beams=5, candidates=5)
+    items, found = deliberate(model, HISTORIES, trie, beams=5, candidates=5, top=5)
+    best, order = scores.topk(5)
+    assert torch.equal(order, items) and torch.allclose(best, found, atol=1e-4)
+    candidates, _ = candidate_views(model, HISTORIES, trie, 5, 5)
+    plain = (every_view(model) * model.deliberation.weights).sum(-1)
+    for row in range(len(HISTORIES)):
+        rest = [item for item in range(1, ITEMS + 1) if item not in candidates[row]]
+        looked_at = candidates[row][candidates[row] > 0]
+        assert scores[row, rest].max() < scores[row, looked_at].min()
+        by_sum = sorted(rest, key=lambda item: -plain[row, item - 1].item())
+        assert sorted(rest, key=lambda item: -scores[row, item].item()) == by_sum
+
+
+@torch.no_grad()
+def test_more_items_than_beams_and_candidates_are_all_ranked(make):
+    model, trie = make()
+    items, scores = deliberate(model, HISTORIES, trie, beams=3, candidates=3, top=ITEMS)
+    plain, order = (every_view(model) * model.deliberation.weights).sum(-1).sort(descending=True)
+    assert torch.equal(items, order + 1) and torch.allclose(scores, plain, atol=1e-4)

@@ -9,12 +9,15 @@ import pytest
 import torch
 from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
+from recbole.data.interaction import Interaction
 from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.trainer import Trainer
 from recbole.utils import get_model, get_trainer, init_seed
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
 from recbole_stream.errors import InputError
+from recbole_stream.host.configuration import quiet_argv
+from recbole_stream.model.deliberation import RANKINGS
 
 # small enough that three stages take seconds
 SMALL = {
@@ -88,7 +91,8 @@ def test_checkpoint_comes_back_and_recommends(small, tmp_path):
 
 @pytest.mark.parametrize("name", ["TIGER", "STREAMRec"])
 def test_our_evaluation_equals_recboles(small, name):
-    config, _, (_, valid_data, _), model = prepared(name, small)
+    # RecBole's way scores every item: ours may miss one with beams alone
+    config, _, (_, valid_data, _), model = prepared(name, small | {"search": "exact"})
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     ours = trainer.evaluate(valid_data, load_best_model=False)
     theirs = Trainer.evaluate(trainer, valid_data, load_best_model=False)
@@ -103,16 +107,79 @@ def test_metrics_beyond_top_k_take_recboles_way(small):
     assert 0 < trainer.evaluate(valid_data, load_best_model=False)["gauc"] <= 1
 
 
-def test_predict_is_the_score_of_full_sort(small):
-    _, dataset, (_, _, test_data), model = prepared("STREAMRec", small | {"beam_size": 2000})
-    model.eval()
+@pytest.fixture(scope="module")
+def untrained(module_tiny_ml100k: str, cache: str):
+    """STREAMRec with random weights, whose search of 10 beams misses most items, and all test users' batches."""
+    with quiet_argv():
+        _, _, (_, _, test_data), model = prepared(
+            "STREAMRec", SMALL | {"data_path": module_tiny_ml100k, "cache_dir": cache}
+        )
+    return model.eval(), test_data
+
+
+def rank_by(model, ranking):
+    model.network.deliberation.ranking.fill_(RANKINGS.index(ranking))
+    return model
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_predict_is_the_score_of_full_sort(untrained, ranking):
+    model, test_data = rank_by(untrained[0], ranking), untrained[1]
     batch = next(iter(test_data))[0]
     with torch.no_grad():
         full = model.full_sort_predict(batch)
         single = model.predict(batch)
-    assert full.shape == (len(batch), dataset.item_num)
-    # with a beam as wide as the catalogue every item is reached
+    assert full.shape == (len(batch), model.n_items)
     torch.testing.assert_close(full.gather(1, batch["item_id"][:, None])[:, 0], single, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_more_items_than_beams_are_the_best_there_are(untrained, ranking):
+    model, test_data = rank_by(untrained[0], ranking), untrained[1]
+    users = np.array([1, 2, 3])
+    scores, items = full_sort_topk(users, model, test_data, k=80, device="cpu")
+    batch = test_data.dataset[:].to("cpu")
+    batch = batch[[int((batch["user_id"] == user).nonzero()) for user in users]]
+    for user in range(len(users)):  # every item by the model's own score of single items, best first
+        own = Interaction({"item_id_list": batch["item_id_list"][user].expand(model.n_items - 1, -1)})
+        own.update(Interaction({"item_id": torch.arange(1, model.n_items)}))
+        with torch.no_grad():
+            best = model.predict(own).sort(descending=True).values[:80]
+        torch.testing.assert_close(scores[user], best, atol=1e-4, rtol=1e-4)
+        assert len(items[user].unique()) == 80
+    # 80 of a model's own door: a search as wide as that
+    found, _ = model.rank(batch["item_id_list"], 80)
+    shared = np.mean([len(set(ours.tolist()) & set(theirs.tolist())) / 80 for ours, theirs in zip(found, items)])
+    assert found.shape == (3, 80) and (found > 0).all()
+    assert shared == 1 if ranking == "states" else shared > 0.5
+
+
+def test_an_exact_search_misses_nothing(module_tiny_ml100k, cache):
+    options = SMALL | {"data_path": module_tiny_ml100k, "cache_dir": cache, "search": "exact", "beam_size": 10}
+    _, _, (_, _, test_data), model = prepared("TIGER", options)
+    batch = next(iter(test_data))[0]
+    items, scores = model.eval().rank(batch["item_id_list"], 10)
+    best = model.scores_of_all(batch).topk(10)
+    torch.testing.assert_close(scores, best.values, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_histories_may_be_padded_on_the_left_and_be_too_long(untrained, ranking):
+    model, test_data = rank_by(untrained[0], ranking), untrained[1]
+    batch = next(iter(test_data))[0]
+    histories = batch["item_id_list"]
+    long = torch.tensor([[5, 6, 7, *history[history > 0].tolist()] for history in histories if history[-1] > 0])
+    kept = histories[histories[:, -1] > 0]
+    assert long.shape[1] == 23 and len(kept)
+    left = torch.stack([history.roll(int((history == 0).sum())) for history in histories])
+    assert (left[:, -1] > 0).all()
+    for given, same in ((left, histories), (long, kept)):
+        targets = torch.arange(1, len(given) + 1)
+        ours, theirs = (Interaction({"item_id_list": rows, "item_id": targets}) for rows in (given, same))
+        with torch.no_grad():
+            assert torch.equal(model.rank(given, 10)[0], model.rank(same, 10)[0])
+            assert torch.equal(model.full_sort_predict(ours), model.full_sort_predict(theirs))
+            assert torch.equal(model.predict(ours), model.predict(theirs))
 
 
 @pytest.mark.parametrize("similar", [0, 2])
