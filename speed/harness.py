@@ -9,7 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy
@@ -61,7 +61,7 @@ def same_share(ours: Tensor, theirs: Tensor, our_scores: Tensor, tolerance: floa
     """
     same = 0
     for mine, other, scores in zip(ours.tolist(), theirs.tolist(), our_scores.tolist()):
-        rank = {item: score for item, score in zip(mine, scores)}
+        rank = dict(zip(mine, scores))
         same += all(
             a == b or (b in rank and abs(rank[b] - score) < tolerance) for a, b, score in zip(mine, other, scores)
         )
@@ -117,7 +117,7 @@ def report(
         "seconds": times,
         "sizes": sizes,
         "hardware": hardware(),
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": " ".join(["python -m speed", *sys.argv[1:]]),
     }
     print(f"{name}: ratio {ratio:.3g}")

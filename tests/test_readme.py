@@ -3,47 +3,59 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import start
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
 # the same stages on the same data with a network that trains in seconds
 SMALL = [
     "--hidden_size=8", "--inner_size=8", "--n_heads=1", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1",
-    "--train_batch_size=4096", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1", "--matching_epochs=1",
-    "--epochs=1",
+    "--train_batch_size=4096", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1",
+    "--matching_epochs=1", "--epochs=1",
     "--reinforce_samples=128", "--group_size=4", "--beam_size=10", "--show_progress=False", "--output_dir=out",
 ]  # fmt: skip
 
 
-def test_set_up_and_test_commands_install_the_same():
-    run, test = (block.strip().splitlines() for block in BLOCKS[:2])
-    assert run[-1] == "python run_recbole.py --model=STREAMRec"
-    assert test[-1].startswith("python -m pytest")
-    installs = [[line for line in block if line.startswith("pip")] for block in (run, test)]
-    assert len(installs[0]) == 2
-    assert installs[1] == [line.replace("[encoder]", "[encoder,test]") for line in installs[0]]
+def test_the_first_two_commands_set_up_and_run_and_set_up_and_test():
+    assert [block.strip() for block in BLOCKS[:2]] == ["python3 start.py", "python3 start.py test"]
 
 
+def test_the_way_with_plain_pip_installs_what_the_command_does():
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    _, extras, _ = start.TASKS["run"]
+    for line in (f"pip install --no-deps {start.RECBOLE}", f'pip install -c requirements.txt -e ".[{extras}]"'):
+        assert f"\n{line}\n" in page
+
+
+@pytest.mark.parametrize(
+    "command, stages",
+    [
+        (start.FIRST_LOOK, [("SASRec", ""), ("TIGER", ""), ("STREAMRec", "States"), ("STREAMRec", "Deliberation")]),
+        (
+            start.LONG_RUN.split("} ")[-1].split(),
+            [("TIGER", ""), *(("STREAMRec", stage) for stage in ("PT", "SFT", "RL", "States", "Deliberation"))],
+        ),
+    ],
+    ids=["first look", "long run"],
+)
 @pytest.mark.slow
-def test_the_first_command_trains_on_ml_100k_and_writes_the_table(tmp_path):
-    command = shlex.split(BLOCKS[0].strip().splitlines()[-1])
+def test_the_runs_train_on_ml_100k_and_write_the_table(tmp_path, command, stages):
+    command = [word.replace("properties/", f"{ROOT}/properties/") for word in command]
     done = subprocess.run(
-        [sys.executable, str(ROOT / command[1]), *command[2:], *SMALL],
+        [sys.executable, str(ROOT / command[0]), *command[1:], *SMALL],
         capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert [(row["model"], row["stage"]) for row in rows] == [
-        ("TIGER", ""), ("STREAMRec", "PT"), ("STREAMRec", "SFT"), ("STREAMRec", "RL"),
-        ("STREAMRec", "States"), ("STREAMRec", "Deliberation"),
-    ]  # fmt: skip
-    assert all(row["dataset"] == "ml-100k" and "MiniLM" in row["run"]["encoder"]["encoder"] for row in rows)
+    assert [(row["model"], row["stage"]) for row in rows] == stages
+    ours = [row for row in rows if row["model"] != "SASRec"]
+    assert all(row["dataset"] == "ml-100k" and "MiniLM" in row["run"]["encoder"]["encoder"] for row in ours)
     assert "Recall@10" in done.stdout
 
 

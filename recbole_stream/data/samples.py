@@ -72,7 +72,7 @@ class Samples:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def to(self, device: torch.device | str) -> "Samples":
+    def to(self, device: torch.device | str) -> Samples:
         """Histories and targets on one device; a whole benchmark set is some tens of MB.
 
         Lengths stay on the CPU, where batches are planned, so that a step never waits for the device.

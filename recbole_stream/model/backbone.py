@@ -52,12 +52,12 @@ class Memory:
     values: list[Tensor]
     bias: Tensor
 
-    def repeat(self, times: int) -> "Memory":
+    def repeat(self, times: int) -> Memory:
         """Every history ``times`` times in a row: [B, ...] -> [B * times, ...]."""
         again = lambda tensor: tensor.repeat_interleave(times, 0)  # noqa: E731
         return Memory([again(k) for k in self.keys], [again(v) for v in self.values], again(self.bias))
 
-    def take(self, rows: Tensor) -> "Memory":
+    def take(self, rows: Tensor) -> Memory:
         """The histories ``rows`` [R] only."""
         return Memory([k[rows] for k in self.keys], [v[rows] for v in self.values], self.bias[rows])
 
@@ -82,7 +82,7 @@ class Cache:
     def shared_length(self) -> int:
         return 0 if self.shared is None else self.shared[0][0].shape[2]
 
-    def as_shared(self) -> "Cache":
+    def as_shared(self) -> Cache:
         """Turn the past of single sequences (G = 1) into a prefix that many sequences can share."""
         if self.own is None:
             return self
@@ -92,7 +92,7 @@ class Cache:
         joined = [(torch.cat([ks, k], 2), torch.cat([vs, v], 2)) for (ks, vs), (k, v) in zip(self.shared, own)]
         return Cache(shared=joined)
 
-    def flatten(self) -> "Cache":
+    def flatten(self) -> Cache:
         """Make each of the G sequences a history of its own: own [B, G, ...] -> shared [B * G, ...]."""
         groups = self.own[0][0].shape[1]
         flat = Cache(own=[(k.flatten(0, 1)[:, None], v.flatten(0, 1)[:, None]) for k, v in self.own])
@@ -100,26 +100,26 @@ class Cache:
             flat.shared = [(k.repeat_interleave(groups, 0), v.repeat_interleave(groups, 0)) for k, v in self.shared]
         return flat.as_shared()
 
-    def select(self, parents: Tensor) -> "Cache":
+    def select(self, parents: Tensor) -> Cache:
         """Keep the sequences ``parents`` ([B, W], indices into G): [B, G, ...] -> [B, W, ...]."""
         if self.own is None:
             return self
         rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
         return Cache(self.shared, [(k[rows, parents], v[rows, parents]) for k, v in self.own])
 
-    def take(self, rows: Tensor) -> "Cache":
+    def take(self, rows: Tensor) -> Cache:
         """The histories ``rows`` [R] only."""
         shared, own = (
             None if part is None else [(k[rows], v[rows]) for k, v in part] for part in (self.shared, self.own)
         )
         return Cache(shared, own)
 
-    def join(self, other: "Cache") -> "Cache":
+    def join(self, other: Cache) -> Cache:
         """The sequences of both, which are of one length and share one past: [B, G + G', ...]."""
         if self.own is None:
             return self
         pairs = zip(self.own, other.own)
-        return Cache(self.shared, [(torch.cat([k, l], 1), torch.cat([v, w], 1)) for (k, v), (l, w) in pairs])
+        return Cache(self.shared, [(torch.cat([k, k2], 1), torch.cat([v, v2], 1)) for (k, v), (k2, v2) in pairs])
 
 
 class Dropout(nn.Module):

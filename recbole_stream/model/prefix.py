@@ -26,7 +26,7 @@ class TokenDecoder(nn.Module):
         start = self.start.to(inputs.dtype).expand(*inputs.shape[:2], 1, -1)
         return self.stack(torch.cat([start, inputs], 2), memory)[0]
 
-    def begin(self, tokens: ItemTokens, memory: Memory) -> "Prefix":
+    def begin(self, tokens: ItemTokens, memory: Memory) -> Prefix:
         """The prefix that has read only the start token, one sequence a history."""
         start = self.start.expand(memory.bias.shape[0], 1, 1, -1)
         hidden, cache = self.stack(start, memory)
@@ -51,29 +51,29 @@ class Prefix:
         """Log-probabilities of the next token, [B, G, V] in float32."""
         return torch.log_softmax(self.tokens.logits(self.hidden[:, :, -1]).float(), -1)
 
-    def read(self, tokens: Tensor) -> "Prefix":
+    def read(self, tokens: Tensor) -> Prefix:
         """Read T more tokens: [B, G', T] where G' = G, or any number where the past is shared."""
         hidden, cache = self.decoder.stack(self.tokens.embedding(tokens), self.memory, self.cache)
         return replace(self, cache=cache, hidden=hidden)
 
-    def shared(self) -> "Prefix":
+    def shared(self) -> Prefix:
         """The same single sequence a history, now a common past for many sequences (G = 1 required)."""
         return replace(self, cache=self.cache.as_shared())
 
-    def select(self, parents: Tensor) -> "Prefix":
+    def select(self, parents: Tensor) -> Prefix:
         """Go on with the sequences ``parents`` [B, W] only (repeats allowed)."""
         rows = torch.arange(parents.shape[0], device=parents.device)[:, None]
         return replace(self, cache=self.cache.select(parents), hidden=self.hidden[rows, parents])
 
-    def take(self, rows: Tensor) -> "Prefix":
+    def take(self, rows: Tensor) -> Prefix:
         """Go on with the histories ``rows`` [R] only."""
         return replace(self, memory=self.memory.take(rows), cache=self.cache.take(rows), hidden=self.hidden[rows])
 
-    def join(self, other: "Prefix") -> "Prefix":
+    def join(self, other: Prefix) -> Prefix:
         """The sequences of both, of one length after one shared past: G + G' a history."""
         return replace(self, cache=self.cache.join(other.cache), hidden=torch.cat([self.hidden, other.hidden], 1))
 
-    def flatten(self) -> "Prefix":
+    def flatten(self) -> Prefix:
         """Each sequence becomes a history of its own with a shared past: B, G -> B * G, 1."""
         groups = self.hidden.shape[1]
         return replace(

@@ -73,7 +73,7 @@ class STREAMRecModel(nn.Module):
         self.reference.tokens.load_state_dict(self.tokens.state_dict())
         self.reference.requires_grad_(False).eval()
 
-    def train(self, mode: bool = True) -> "STREAMRecModel":
+    def train(self, mode: bool = True) -> STREAMRecModel:
         """As in torch, but a frozen reference never drops units: it is one fixed distribution."""
         super().train(mode)
         if not self.reference.decoder.start.requires_grad:

@@ -14,7 +14,7 @@ import platform
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def run_environment(command: Sequence[str], device: torch.device | str) -> dict:
         },
         "device": str(device),
         "command": shlex.join(command),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 

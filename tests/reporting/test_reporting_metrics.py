@@ -5,11 +5,11 @@ from recbole.evaluator.register import metrics_dict, smaller_metrics
 
 from recbole_stream.reporting.metrics import (
     binned_metric,
+    compared_metrics,
     main_metric,
     metric_title,
     shown_metrics,
     smaller_is_better,
-    compared_metrics,
 )
 from recbole_stream.reporting.results import Row
 

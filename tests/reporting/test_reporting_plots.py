@@ -19,11 +19,11 @@ from recbole_stream.reporting.plots import (
     HISTORY_BINS,
     INK,
     POPULARITY_BINS,
+    metric_by_bin,
     plot_bins,
     plot_costs,
     plot_curves,
     plot_scaling,
-    metric_by_bin,
     svg,
     wilson_interval,
 )

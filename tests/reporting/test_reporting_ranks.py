@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recbole_stream.errors import InputError
 from recbole_stream.reporting.curves import curves_file, read_curves, write_curves
-from recbole_stream.reporting.ranks import mean_metric, ranks_file, read_ranks, split_metric, row_metric, write_ranks
+from recbole_stream.reporting.ranks import mean_metric, ranks_file, read_ranks, row_metric, split_metric, write_ranks
 
 USERS = pd.DataFrame(
     {"user": ["u1", "u2", "7"], "target": ["a", "b", "a"], "history_length": [2, 30, 5], "popularity": [9, 0, 9]}

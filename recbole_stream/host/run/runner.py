@@ -155,7 +155,11 @@ class _Run:
             write_comparison(self.folder, comparisons)
             print("\n" + comparison_text(comparisons))
         write_report(self.folder)
-        print(f"\nWritten to {self.folder}", flush=True)
+        print(f"\nWritten to {self.folder}; open {self.folder / 'report.html'} in a browser: all of it on one page.")
+        print(
+            "Next: --seeds=1,2,3 repeats the comparison, --dataset=NAME takes other data; see docs/quickstart.md.",
+            flush=True,
+        )
         return rows
 
 
