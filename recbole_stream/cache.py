@@ -95,4 +95,4 @@ def _read(path: Path, kind: str) -> tuple[Arrays, dict] | None:
 
 def _write(path: Path, arrays: Arrays, info: dict) -> None:
     with whole_file(path) as file:
-        np.savez(file, **arrays, **{_INFO: np.array(json.dumps(info))})
+        np.savez(file, **arrays, **{_INFO: np.array(json.dumps(info))})  # type: ignore[arg-type]

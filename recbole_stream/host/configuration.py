@@ -198,7 +198,7 @@ def number(minimum: float | None = None, maximum: float | None = None, above: fl
             and not isinstance(value, bool)
             and math.isfinite(value)
             and _within(value, minimum, maximum)
-            and (above is None or value > above)
+            and (above is None or float(value) > above)
         )
 
     if above is None:
@@ -245,7 +245,7 @@ def check_values(config: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
             raise InputError(f"{key} is {config[key]!r}, but must be {rule.words}.")
 
 
-def _within(value: Real, minimum: float | None, maximum: float | None) -> bool:
+def _within(value: Any, minimum: float | None, maximum: float | None) -> bool:
     return (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
 
 

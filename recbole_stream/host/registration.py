@@ -156,7 +156,7 @@ def dataset_files(model: str, dataset: str, given: Mapping[str, Any]) -> list[Pa
     description = properties_dir() / "dataset" / f"{dataset}.yaml"
     files = [description] if description.is_file() else []
     recipes = properties_dir() / "recipe"
-    keys = read_keys(files) | given
+    keys = read_keys(files) | dict(given)
     recipe = keys.get("recipe", dataset)
     offered = sorted(folder.name for folder in recipes.iterdir() if folder.is_dir())
     if "recipe" in keys and recipe is not None and recipe not in offered:

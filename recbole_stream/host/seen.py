@@ -27,7 +27,7 @@ def leave_out_seen(model: SequentialRecommender) -> None:
         histories = interaction[model.ITEM_SEQ]
         return score(interaction).view(len(histories), -1).scatter(1, histories, -torch.inf)
 
-    model.full_sort_predict = full_sort_predict
+    model.full_sort_predict = full_sort_predict  # type: ignore[method-assign]
     if not isinstance(model, GenerativeRecommender):
         return
     search = model.rank
@@ -39,4 +39,4 @@ def leave_out_seen(model: SequentialRecommender) -> None:
         kept, order = scores.masked_fill(seen, -torch.inf).topk(min(top or model.beams, items.shape[1]), 1)
         return items.gather(1, order).masked_fill(kept == -torch.inf, 0), kept
 
-    model.rank = rank
+    model.rank = rank  # type: ignore[method-assign]

@@ -70,6 +70,8 @@ class GenerativeTrainer(Trainer):
         final (Stage): the one with the best validation metric; ``saved_model_file`` is its checkpoint.
     """
 
+    saved_model_file: str  # RecBole's own
+
     def __init__(self, config: Config, model: TIGER | STREAMRec) -> None:
         super().__init__(config, model)
         self.stages: list[Stage] = []

@@ -156,7 +156,8 @@ def _told_apart(a: Entry, b: Entry, folder_a: Path, folder_b: Path) -> tuple[Ent
     names = folder_a.name, folder_b.name
     if names[0] == names[1]:
         names = str(folder_a), str(folder_b)
-    return tuple(Entry(f"{entry.name} ({name})", entry.seeds, entry.ranks) for entry, name in zip((a, b), names))
+    first, second = (Entry(f"{entry.name} ({name})", entry.seeds, entry.ranks) for entry, name in zip((a, b), names))
+    return first, second
 
 
 def _words(text: str) -> list[str]:

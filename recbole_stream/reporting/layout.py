@@ -7,13 +7,14 @@ others are figures as they are to be shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tabulate import tabulate
 
 __all__ = ["MISSING", "latex", "markdown", "number", "p_value", "plain"]
 
 MISSING = "-"
-_SPECIAL = {c: rf"\{c}" for c in "&%$#_{}"} | {
+_SPECIAL: dict[str, Any] = {c: rf"\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",

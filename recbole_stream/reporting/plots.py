@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import cycle
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -342,7 +343,7 @@ def _colours(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, cycle(COLOURS)))
 
 
-def _place_labels(axis: Axes, points: Sequence[tuple[float, float, float, float]], labels: Sequence[str]) -> None:
+def _place_labels(axis: Any, points: Sequence[tuple[float, float, float, float]], labels: Sequence[str]) -> None:
     """Write each label beside its point (x, its deviation, y, its deviation), at the first place where it covers
     neither a point, a bar nor another label."""
     axis.figure.draw_without_rendering()  # fixes the transform from the axis to the page

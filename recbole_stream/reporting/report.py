@@ -303,8 +303,8 @@ def _configuration(rows: Sequence[Row]) -> str:
         for key, value in _flat(row.run.get("configuration") or {}):
             if key not in _OWN_KEYS and value not in keys.setdefault(key, []):
                 keys[key].append(value)
-    keys = sorted({key for values in models.values() for key in values})
-    shown = {key: [" / ".join(values.get(key, ["–"])) for values in models.values()] for key in keys}
+    every = sorted({key for values in models.values() for key in values})
+    shown = {key: [" / ".join(values.get(key, ["–"])) for values in models.values()] for key in every}
     differing = [[key, *values] for key, values in shown.items() if len(set(values)) > 1]
     common = [(key, values[0]) for key, values in shown.items() if len(set(values)) == 1]
     content = ""

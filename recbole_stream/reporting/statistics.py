@@ -133,15 +133,15 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     Returns:
         [m], in the same order, at most 1.
     """
-    p_values = np.asarray(p_values, dtype=np.float64)
-    order = p_values.argsort(kind="stable")
-    factors = np.arange(len(p_values), 0, -1)
-    corrected = np.empty_like(p_values)
-    corrected[order] = np.maximum.accumulate(p_values[order] * factors).clip(max=1.0)
+    values = np.asarray(p_values, dtype=np.float64)
+    order = values.argsort(kind="stable")
+    factors = np.arange(len(values), 0, -1)
+    corrected = np.empty_like(values)
+    corrected[order] = np.maximum.accumulate(values[order] * factors).clip(max=1.0)
     return corrected
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and sample standard deviation (n - 1 below) over seeds; one value has no deviation."""
-    values = np.asarray(values, dtype=np.float64)
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None
+    array = np.asarray(values, dtype=np.float64)
+    return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -138,11 +139,14 @@ def _load(source: str, name: str, device: str) -> torch.nn.Module:
     """The sentence-transformers model, from disk where it is there, else from a hub that answers."""
     try:
         from sentence_transformers import SentenceTransformer
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise InputError(
             "`text_encoder` needs the package sentence-transformers: install it, "
             "or bring your own IDs with `semantic_ids_file`."
         ) from error
+    if not sys.stderr.isatty():
+        disable_progress_bar()  # that of loading weights has no other switch
     try:
         try:
             return SentenceTransformer(source, device=device, local_files_only=True)

@@ -114,11 +114,11 @@ def _choose_codes(
     present = np.union1d(np.flatnonzero(settled), rows)
     parents = group_ids(placed[present, :level])
     order = np.argsort(parents, kind="stable")
-    involved = np.unique(parents[np.searchsorted(present, rows)])
+    involved: np.ndarray = np.unique(parents[np.searchsorted(present, rows)])
     starts = np.searchsorted(parents[order], involved)
     ends = np.searchsorted(parents[order], involved, side="right")
     left = []
-    for start, end in zip(starts, ends, strict=True):
+    for start, end in zip(starts, ends, strict=True):  # type: ignore[call-overload]
         members = present[order[start:end]]
         movers = members[~settled[members]]
         free = room - np.bincount(placed[members[settled[members]], level], minlength=sizes[level])  # [K]

@@ -80,7 +80,7 @@ def save_report(report: dict, folder: str | Path) -> None:
     before = report["levels_before"]
     figure = Figure(figsize=(3.2 * len(levels), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(levels), squeeze=False)[0]
+    axes = list(figure.subplots(1, len(levels), squeeze=False)[0])
     for number, (axis, level) in enumerate(zip(axes, levels, strict=True), start=1):
         counts = np.sort(level["counts"])[::-1]
         axis.fill_between(np.arange(len(counts)), counts, step="mid", alpha=0.5, label="final IDs")

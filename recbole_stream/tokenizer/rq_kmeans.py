@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -50,7 +51,7 @@ def rq_kmeans(
     if components < embeddings.shape[1]:
         mean, basis = _principal_components(embeddings[rows], components)  # [D], [D, d]
         latents = np.concatenate([(embeddings[chunk] - mean) @ basis for chunk in row_chunks(n)])
-        decode = partial(_decode, mean=mean, basis=basis)
+        decode: Callable[[np.ndarray], np.ndarray] = partial(_decode, mean=mean, basis=basis)
     else:
         latents, decode = embeddings, _identity
     residual = torch.tensor(latents[rows], device=device)  # [sample, d]

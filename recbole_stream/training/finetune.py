@@ -210,7 +210,8 @@ class Finetune(Objective):
         policy = log_probs.gather(-1, reading.labels[..., None])[..., 0].sum(-1)  # [B, 2]
         with torch.no_grad():
             reference = score_items(self.model.reference.begin(batch.histories), reading.items)
-        return dpo_loss(*policy.unbind(1), *reference.unbind(1), self.options.dpo_beta)
+        (chosen, rejected), (old_chosen, old_rejected) = policy.unbind(1), reference.unbind(1)
+        return dpo_loss(chosen, rejected, old_chosen, old_rejected, self.options.dpo_beta)
 
     def _state(self, reading: _Reading, batch: Batch) -> Tensor:
         """Eq. 14; the targets of the batch's samples in other processes are negatives too."""

@@ -221,13 +221,15 @@ class _Run:
         self.model, self.objective, self.precision, self.progress = model, objective, precision, progress
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
         self.draws = seed_draws(torch.initial_seed())
-        self.result, self.best, self.waited = StageResult(objective.name, {}), None, 0
+        self.result, self.waited = StageResult(objective.name, {}), 0
+        self.best: dict[str, Tensor] | None = None
         self.began = time.perf_counter()
         self.begin(0)
 
     def begin(self, epoch: int) -> None:
         """Reset what is counted within one epoch."""
-        self.epoch, self.batch, self.steps, self.sums, self.scalars = epoch, 0, 0, {}, None
+        self.epoch, self.batch, self.steps, self.sums = epoch, 0, 0, {}
+        self.scalars: dict[str, Any] | None = None
 
     def save(self) -> None:
         """Store the seconds used so far, the same number in all processes, and write the progress file."""

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 __all__ = ["LearningRate", "Schedule", "WeightAverage"]
 
@@ -117,10 +118,10 @@ class WeightAverage:
             if self.decay:
                 torch._foreach_copy_(self.parameters, trained)
 
-    def state_dict(self) -> dict[str, int | list[Tensor]]:
+    def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "values": self.values}
 
-    def load_state_dict(self, state: dict[str, int | list[Tensor]]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.steps = state["steps"]
         for value, saved in zip(self.values, state["values"]):
             value.copy_(saved)

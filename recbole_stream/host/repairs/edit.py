@@ -36,7 +36,7 @@ def edit(function: Callable[..., Any], replacements: dict[str, str]) -> None:
     tree = ast.parse(source)
     if function.__code__.co_freevars:  # ("__class__",): a method that calls super() has to be compiled inside a class
         inside = ast.parse("class _: pass")
-        inside.body[0].body = tree.body
+        inside.body[0].body = tree.body  # type: ignore[attr-defined]
         tree = inside
     tree = ast.increment_lineno(tree, function.__code__.co_firstlineno - 1)
     module = compile(tree, function.__code__.co_filename, "exec")

@@ -133,7 +133,7 @@ def let_one_process_log() -> None:
                 "logging.NullHandler() if config['local_rank'] else logging.FileHandler(logfilepath)"
         },
     )  # fmt: skip
-    trainer = importlib.import_module("recbole.trainer.trainer")
+    trainer: Any = importlib.import_module("recbole.trainer.trainer")
     stock = trainer.get_tensorboard
 
     @functools.wraps(stock)

@@ -84,7 +84,7 @@ def do_without_ray() -> None:
     """
     if "ray" in sys.modules or ray_is_installed():
         return
-    stub = types.ModuleType("ray")
+    stub: Any = types.ModuleType("ray")
     stub.tune = _NoRay()
     sys.modules["ray"] = stub
     try:
@@ -172,7 +172,7 @@ def name_checkpoints_uniquely() -> None:
     several processes only the first writes, so the others take its name: by
     their own clocks they would look for a file that does not exist.
     """
-    trainer = importlib.import_module("recbole.trainer.trainer")
+    trainer: Any = importlib.import_module("recbole.trainer.trainer")
     stock = trainer.get_local_time
 
     @functools.wraps(stock)

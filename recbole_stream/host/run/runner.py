@@ -72,8 +72,8 @@ class _Run:
         done: (model, seed) -> the rows of a training that has ended.
     """
 
-    def __init__(self, options: Mapping[str, Any], command: Sequence[str]) -> None:
-        options = dict(options)
+    def __init__(self, given: Mapping[str, Any], command: Sequence[str]) -> None:
+        options = dict(given)
         # where to train is no part of what is trained: a run may go on elsewhere
         self.address, self.cpus, self.gpus = (options.pop(key, default) for key, default in CLUSTER.items())
         self.folder, options, self.command = broadcast(lambda: open_folder(options, command))

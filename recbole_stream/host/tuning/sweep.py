@@ -49,7 +49,7 @@ python run_hyper.py --model=STREAMRec [--dataset=ml-100k] [--trials=10] [--key=v
 --debug                 show the traceback of an error
 --key=value             a key of every trial, as in run_recbole.py; one of the space is then not searched"""
 
-DEFAULTS = {"dataset": "ml-100k", "trials": 10, "search": "random", "scheduler": "asha"} | {
+DEFAULTS: dict[str, Any] = {"dataset": "ml-100k", "trials": 10, "search": "random", "scheduler": "asha"} | {
     "cpus-per-trial": 1, "gpus-per-trial": 0
 }  # fmt: skip
 # where and how much, not what: may be others when a sweep goes on

@@ -178,7 +178,7 @@ class _History:
         self.take_up()  # where all of it was trained before
         best = self.trial.best(self.bigger)
         if best is None or (valid > best["valid"] if self.bigger else valid < best["valid"]):
-            self.add(self.trial.epochs[-1]["epoch"], valid)
+            self.add(int(self.trial.epochs[-1]["epoch"]), valid)
 
     def take_up(self, first: float = math.inf) -> None:
         """Once: drop what is trained again, from epoch ``first`` on, and repeat the reports of what came before."""
