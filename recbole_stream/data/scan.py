@@ -131,7 +131,9 @@ class Scan:
             if odd.count:
                 more = f" ({odd.count:,} {word}s have no number there)" if odd.count > 1 else ""
                 kind = "times as seconds or as ISO dates" if column == self.time else "a number, or leave it empty"
-                found.append(f"{word.capitalize()} {odd.line} of {path} has {odd.cell!r} as {column}{more}: write {kind}.")
+                found.append(
+                    f"{word.capitalize()} {odd.line} of {path} has {odd.cell!r} as {column}{more}: write {kind}."
+                )
         if self.dates.count and self.figures.count:
             found.append(
                 f"{path} has numbers as {self.time} in {self.figures.count:,} {word}s (first: {word} {self.figures.line}, "
@@ -166,17 +168,28 @@ class Scan:
                 for unit, found in units.items()
             )
             return f"{path} has {self.time} in several units, {' and '.join(parts)}: events are out of order; write one unit."
-        if units and self.before.count:
-            return (
-                f"{self.before.count:,} of {self.rows:,} rows of {path} have {self.before.cell} or another {self.time} before "
-                f"1973 (first: {word} {self.before.line}), beside times of today: if that means unknown, delete these {word}s."
-            )
         return None
+
+    def early_times(self, path: str | Path, word: str = "line") -> str | None:
+        """A sentence on times such as 0 or -1 beside those of today, or None."""
+        if not self.before.count or not any(found.count for found in self.units.values()):
+            return None
+        return (
+            f"{self.before.count:,} of {self.rows:,} rows of {path} have a {self.time} before 1973 (first: {word} "
+            f"{self.before.line}, {self.before.cell}), beside times of today: delete them if that means unknown."
+        )
 
 
 @lru_cache(maxsize=32)
 def _scan_file(
-    path: Path, state: tuple[int, int], names: tuple, numbers: tuple, time: str | None, separator: str, encoding: str, show: bool
+    path: Path,
+    state: tuple[int, int],
+    names: tuple,
+    numbers: tuple,
+    time: str | None,
+    separator: str,
+    encoding: str,
+    show: bool,
 ) -> Scan:
     """:func:`scan_file`, for one state of the file (size, time of its last change)."""
     scan = Scan(names, numbers, time)

@@ -80,11 +80,10 @@ def data_warnings(config: Config) -> list[str]:
     """What is odd with the rows of a data set that has passed :func:`check_data`, a sentence each."""
     warnings = []
     for file, scan in _scans(config).items():
-        warnings += [
-            scan.missing(column, file, "RecBole leaves these rows out") for column in _nameless(scan)
-        ]
+        warnings += [scan.missing(column, file, "RecBole leaves these rows out") for column in _nameless(scan)]
         warnings += [
             scan.mixed_units(file),
+            scan.early_times(file),
             scan.repeats(file, f"delete these lines (`{_CONVERTER} --drop-repeated` does) unless they are meant"),
         ]
     return list(filter(None, warnings))
@@ -103,10 +102,17 @@ def _scans(config: Config) -> dict[Path, Scan]:
         types = dict(column.partition(":")[::2] for column in read_header(file, **file_form(config)))
         names = [user, item, *([f"{item}{config['LIST_SUFFIX']}"] if split else [])]
         numbers = [
-            column for column in loaded(config, "inter", types) if types[column] == "float" and (split or column != time)
+            column
+            for column in loaded(config, "inter", types)
+            if types[column] == "float" and (split or column != time)
         ]
         scans[file] = scan_file(
-            file, names, numbers, None if split else time, **file_form(config), show_progress=bool(config["show_progress"])
+            file,
+            names,
+            numbers,
+            None if split else time,
+            **file_form(config),
+            show_progress=bool(config["show_progress"]),
         )
     return scans
 

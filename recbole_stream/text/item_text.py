@@ -81,7 +81,9 @@ def read_item_text(
         )
     missing = [name for name in fields if name not in columns]
     if missing:
-        raise InputError(f"{path} has no column {', '.join(missing)}: its columns are {', '.join(columns)}; {_WAYS_OUT}.")
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}: its columns are {', '.join(columns)}; {_WAYS_OUT}."
+        )
     wanted = dict.fromkeys(item_tokens, "")
     seen: set[str] = set()
     token = ""
