@@ -98,7 +98,7 @@ def _scans(config: Config) -> dict[Path, Scan]:
     split = config["benchmark_filename"] is not None
     user, item, time = (config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"))
     scans = {}
-    for file in interaction_files(config):
+    for file in filter(Path.is_file, interaction_files(config)):  # a cluster may have downloaded them elsewhere
         types = dict(column.partition(":")[::2] for column in read_header(file, **file_form(config)))
         names = [user, item, *([f"{item}{config['LIST_SUFFIX']}"] if split else [])]
         numbers = [

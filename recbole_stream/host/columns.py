@@ -49,9 +49,14 @@ def load_named_columns(config: Config) -> None:
     """Add the columns of the .inter file that other keys name, such as ``val_interval``, to ``load_col``.
 
     Raises:
-        InputError: a key names a column that is nowhere, or that of another file, which RecBole may not load for that
+        InputError: ``val_interval`` is no dictionary; a key names a column that is nowhere, or that of another file, which RecBole may not load for that
             alone: all items of a loaded .item file become candidates.
     """
+    if not isinstance(config["val_interval"], dict | None):
+        raise InputError(
+            f"val_interval is {config['val_interval']!r}, but must give columns intervals in quotes, such as "
+            "{rating: '[3,inf)'}."
+        )
     files = [file for file in interaction_files(config) if file.is_file()]
     named = {column: key for key in _NAMING_KEYS for column in config[key] or ()}
     if not files or not named or config["load_col"] is None:
