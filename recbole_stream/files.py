@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from recbole_stream.errors import InputError
 
 __all__ = ["remove_halves", "whole_file", "write_text"]
 
@@ -22,6 +25,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
         path: of the file; its folder is made where it is missing.
 
     Raises:
+        InputError: the disk is full.
         OSError: the folder cannot be written.
     """
     path = Path(path)
@@ -33,8 +37,25 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as fault:
+        if _disk_is_full(fault):
+            raise InputError(
+                f"There is no space left on the disk to write {path}: free some, then go on; a run does with --resume."
+            ) from fault
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _disk_is_full(fault: BaseException | None) -> bool:
+    """Whether a write failed for want of space; torch's writer says of that only that it is elsewhere than expected."""
+    while fault is not None:
+        if isinstance(fault, OSError) and fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return True
+        if isinstance(fault, RuntimeError) and "inline_container" in str(fault):
+            return True
+        fault = fault.__context__
+    return False
 
 
 def write_text(path: str | Path, text: str) -> None:

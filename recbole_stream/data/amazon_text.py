@@ -7,9 +7,10 @@ import math
 import re
 from collections.abc import Iterator
 
+from recbole_stream.atomic import MISSING
 from recbole_stream.data.amazon_files import Release
 
-__all__ = ["ITEM_HEADER", "MAX_CHARACTERS", "atomic_cell", "clean_text", "item_cells", "parse_price"]
+__all__ = ["ITEM_HEADER", "MAX_CHARACTERS", "atomic_cell", "clean_text", "item_cells", "one_line", "parse_price"]
 
 ITEM_HEADER = (
     "item_id:token",
@@ -46,11 +47,6 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]"
 _BYLINE = re.compile(r"\s*by\s*\n")
 _PRICE = re.compile(r"(?:from\s*)?\$?\s*(\d[\d,]*(?:\.\d+)?)", re.IGNORECASE)
 
-# What pandas reads as missing unless told otherwise, and RecBole does not tell it otherwise.
-_MISSING = frozenset(
-    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(",")
-)
-
 
 def clean_text(raw: str) -> str:
     """One line of plain text: entities decoded, tags dropped, white space and control characters to single spaces.
@@ -62,7 +58,12 @@ def clean_text(raw: str) -> str:
     text = _MARKUP.sub(" ", html.unescape(html.unescape(raw[: 10 * MAX_CHARACTERS])))
     if _PAGE_CODE.search(text):
         return ""
-    return _cut(" ".join(_UNPRINTABLE.sub(" ", text).split()))
+    return _cut(one_line(text))
+
+
+def one_line(text: str) -> str:
+    """White space and control characters to single spaces."""
+    return " ".join(_UNPRINTABLE.sub(" ", text).split())
 
 
 def parse_price(raw: object) -> float | None:
@@ -81,7 +82,7 @@ def atomic_cell(text: str) -> str:
     both and is no token: RecBole splits token sequences at spaces and drops
     the empty ones.
     """
-    return f" {text}" if text.startswith('"') or text in _MISSING else text
+    return f" {text}" if text.startswith('"') or text in MISSING else text
 
 
 def item_cells(item: str, record: dict, release: Release) -> list[str]:

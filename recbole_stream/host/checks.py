@@ -14,10 +14,15 @@ import yaml
 from recbole.config import Config
 from recbole.data.dataset import Dataset
 
+from recbole_stream.atomic import read_header
+from recbole_stream.data.scan import Scan, scan_file
 from recbole_stream.errors import InputError
+from recbole_stream.host.columns import check_columns, file_form, interaction_files, load_named_columns, loaded
 from recbole_stream.host.repairs.repairs import ray_is_installed
 
-__all__ = ["check_data", "check_ray", "check_share", "check_users", "locate_data"]
+__all__ = ["check_data", "check_dataset", "check_ray", "check_share", "data_warnings", "locate_data"]
+
+_CONVERTER = "python -m recbole_stream.data.table"
 
 
 def locate_data(options: Mapping[str, Any], dataset: str) -> dict[str, Any]:
@@ -26,17 +31,19 @@ def locate_data(options: Mapping[str, Any], dataset: str) -> dict[str, Any]:
     The data set's own folder is accepted too.
     """
     path = options.get("data_path")
-    if path and Path(path).name == dataset and (Path(path) / f"{dataset}.inter").is_file():
+    if path and Path(path).name == dataset and any(Path(path).glob(f"{dataset}*.inter")):
         return {**options, "data_path": str(Path(path).parent)}
     return dict(options)
 
 
 def check_data(config: Config) -> None:
-    """Check that the data set is there and has the columns a sequential model needs.
+    """Check that the data set is there, has the columns a sequential model needs, and can be used row by row.
+
+    Columns of the .inter file that other keys name are added to ``load_col``.
 
     Raises:
-        InputError: no such data set, no such file, a header that RecBole cannot read, a column that is missing, or times
-            that are no numbers.
+        InputError: no such data set, no such file, a header that RecBole cannot read, a column that is missing, rows
+            without a time, numbers that are none.
     """
     name, folder = config["dataset"], Path(config["data_path"])
     if not folder.exists():
@@ -49,47 +56,77 @@ def check_data(config: Config) -> None:
             f"that holds {name}."
         )
     parts = config["benchmark_filename"]
-    for file in [folder / f"{name}.{part}.inter" for part in parts] if parts else [folder / f"{name}.inter"]:
+    if parts is not None and (not isinstance(parts, list) or len(parts) != 3):
+        raise InputError(
+            f"benchmark_filename is {parts!r}, but must name three parts to train, validate and test with, such as "
+            "[train,valid,test]."
+        )
+    for file in interaction_files(config):
         if not file.is_file():
             raise InputError(f"The data set {name!r} has no file {file}.")
-        _check_columns(file, config)
+    load_named_columns(config)
+    check_columns(config)
+    for file, scan in _scans(config).items():
+        faults = scan.faults(file, f"fill it in, or delete these lines (`{_CONVERTER} --drop-incomplete` does)")
+        if parts:  # where RecBole filters nothing
+            faults += [scan.missing(column, file, "fill it in, or delete these lines") for column in _nameless(scan)]
+        if not scan.rows:
+            faults.append(f"{file} has a header and no rows.")
+        if faults:
+            raise InputError(faults[0])
 
 
-def _check_columns(file: Path, config: Config) -> None:
-    """The header of an .inter file and the first of its lines."""
-    encoding = config["encoding"] or "utf-8"
-    try:
-        with open(file, encoding=encoding) as lines:
-            header, first = (lines.readline().rstrip("\n").split(config["field_separator"]) for _ in range(2))
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not in {encoding}: save it so, or set encoding to its own.") from None
-    if header[0].startswith("\ufeff"):
-        raise InputError(f"{file} begins with a byte order mark, which RecBole takes for a letter: save it without.")
-    types = dict(column.partition(":")[::2] for column in header)
-    keys = ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD")
-    missing = [key for key in keys if config[key] not in types]
-    if missing:
-        raise InputError(
-            f"{file} has no column {', '.join(repr(config[key]) for key in missing)} but {', '.join(types)}: set "
-            f"{', '.join(missing)} to what is meant, or add it."
+def data_warnings(config: Config) -> list[str]:
+    """What is odd with the rows of a data set that has passed :func:`check_data`, a sentence each."""
+    warnings = []
+    for file, scan in _scans(config).items():
+        warnings += [scan.missing(column, file, "RecBole leaves these rows out") for column in _nameless(scan)]
+        warnings += [
+            scan.mixed_units(file),
+            scan.early_times(file),
+            scan.repeats(file, f"delete these lines (`{_CONVERTER} --drop-repeated` does) unless they are meant"),
+        ]
+    return list(filter(None, warnings))
+
+
+def _nameless(scan: Scan) -> list[str]:
+    return [column for column in scan.names if scan.empty[column].count]
+
+
+def _scans(config: Config) -> dict[Path, Scan]:
+    """What was found in each file of interactions."""
+    split = config["benchmark_filename"] is not None
+    user, item, time = (config[key] for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD"))
+    scans = {}
+    for file in filter(Path.is_file, interaction_files(config)):  # a cluster may have downloaded them elsewhere
+        types = dict(column.partition(":")[::2] for column in read_header(file, **file_form(config)))
+        names = [user, item, *([f"{item}{config['LIST_SUFFIX']}"] if split else [])]
+        numbers = [
+            column
+            for column in loaded(config, "inter", types)
+            if types[column] == "float" and (split or column != time)
+        ]
+        scans[file] = scan_file(
+            file,
+            names,
+            numbers,
+            None if split else time,
+            **file_form(config),
+            show_progress=bool(config["show_progress"]),
         )
-    for key in keys:
-        column = config[key]
-        loaded = (config["load_col"] or {}).get("inter", [column])
-        if loaded != "*" and column not in loaded:
-            raise InputError(f"load_col leaves out {column!r}: add it to the list of inter.")
-        kind = "float" if key == "TIME_FIELD" else "token"
-        if types[column] != kind:
-            raise InputError(
-                f"The header of {file} says {':'.join(filter(None, (column, types[column])))}: it must be {column}:{kind}."
-            )
-    time = dict(zip(types, first)).get(config["TIME_FIELD"], "")
-    try:
-        float(time or 0)
-    except ValueError:
-        raise InputError(
-            f"{file} has {time!r} as {config['TIME_FIELD']}: write times as numbers, such as seconds."
-        ) from None
+    return scans
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Say what is odd with the rows of a data set that RecBole has loaded, and check its users.
+
+    Raises:
+        InputError: as :func:`check_data`, where the data set was downloaded only now; as :func:`check_users`.
+    """
+    check_data(dataset.config)
+    for warning in data_warnings(dataset.config):
+        getLogger().warning(warning)
+    check_users(dataset)
 
 
 def check_users(dataset: Dataset) -> None:

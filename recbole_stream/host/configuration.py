@@ -66,6 +66,14 @@ _UNLISTED_KEYS = {
     "mask_ratio", "ft_ratio", "eta", "beta",  # RecBole's transforms
 }  # fmt: skip
 
+# options of other commands, ours and RecBole's, and what to do about them
+_OTHER_COMMANDS = dict.fromkeys(
+    ("space", "trials", "search", "scheduler"), "it belongs to run_hyper.py, which tunes one model"
+) | {
+    "params_file": "in RecBole's run_hyper.py it names the space of a search; here run_hyper.py takes --space=FILE.yaml with "
+    "lines such as `learning_rate: {loguniform: [5e-4, 5e-3]}`",
+}
+
 
 # -- where the YAML files are ------------------------------------------------
 
@@ -157,6 +165,8 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
         if owners:
             belongs = " and ".join(owners)
             raise InputError(f"Unknown key {key!r}: it belongs to {belongs}, not to {model}; leave it out.")
+        if key in _OTHER_COMMANDS:
+            raise InputError(f"Unknown key {key!r}: {_OTHER_COMMANDS[key]}.")
         near = difflib.get_close_matches(str(key), sorted(known), n=1)
         if near:
             raise InputError(f"Unknown key {key!r}: did you mean {near[0]!r}?")

@@ -12,7 +12,7 @@ from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
 from recbole_stream.data.samples import Samples
-from recbole_stream.host.checks import check_data, check_users
+from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.keys import check_combinations
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text, text_columns
@@ -38,7 +38,7 @@ class SemanticIDDataset(SequentialDataset):
         check_combinations(config)
         check_data(config)
         super().__init__(config)
-        check_users(self)
+        check_dataset(self)
         broadcast(self._attach_semantic_ids)
         if not is_first():
             self._attach_semantic_ids()  # what the first process has computed is in the cache now

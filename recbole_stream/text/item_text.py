@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
+from recbole_stream.atomic import read_header, read_rows
 from recbole_stream.errors import InputError
 
 __all__ = ["read_item_text", "text_columns"]
@@ -26,8 +24,7 @@ def text_columns(
         raise InputError(
             f"There is no item file {path} to make semantic IDs of: add it, or bring your own IDs with `semantic_ids_file`."
         )
-    with _opened(path, encoding) as file:
-        header = [column.partition(":")[::2] for column in _cells(file.readline(), separator)]
+    header = [column.partition(":")[::2] for column in read_header(path, separator, encoding)]
     columns = [name for name, kind in header if kind in ("token", "token_seq") and name != id_field]
     if not columns:
         raise InputError(
@@ -47,9 +44,7 @@ def read_item_text(
 ) -> list[str]:
     """One text per item, its fields joined as sentences: "Toy Story. 1995. Comedy."
 
-    The file is split at line ends and at `separator`, nothing else: RecBole's
-    own reading goes through pandas' quoting, which fails on a title that
-    begins with an unbalanced quote and takes the title "NA" for a missing one.
+    It is read as ``recbole_stream.atomic`` says, which RecBole's own reading is repaired to do too.
     Of several rows of one item the first counts.
 
     Args:
@@ -78,38 +73,28 @@ def read_item_text(
             f"There is no item file {path} to read `text_fields` {fields} from: add it, "
             "or bring your own IDs with `semantic_ids_file`."
         )
-    with _opened(path, encoding) as file:
-        columns = [name.split(":")[0] for name in _cells(file.readline(), separator)]
-        if id_field not in columns:
-            raise InputError(
-                f"{path} has no column {id_field}, which names the items as in the .inter file (ITEM_ID_FIELD): its "
-                f"columns are {', '.join(columns)}; rename one."
-            )
-        missing = [name for name in fields if name not in columns]
-        if missing:
-            raise InputError(
-                f"{path} has no column {', '.join(missing)}: its columns are {', '.join(columns)}; {_WAYS_OUT}."
-            )
-        id_column = columns.index(id_field)
-        text_columns = [columns.index(name) for name in fields]
-        wanted = dict.fromkeys(item_tokens, "")
-        seen: set[str] = set()
-        cells = [""] * len(columns)
-        for number, line in enumerate(file, start=2):
-            cells = _cells(line, separator)
-            if any(cells[len(columns) :]):
-                raise InputError(
-                    f"Line {number} of {path} has {len(cells)} columns where the header has {len(columns)}: "
-                    "take the separators out of its texts."
-                )
-            cells += [""] * (len(columns) - len(cells))
-            token = cells[id_column]
+    columns = [name.partition(":")[0] for name in read_header(path, separator, encoding)]
+    if id_field not in columns:
+        raise InputError(
+            f"{path} has no column {id_field}, which names the items as in the .inter file (ITEM_ID_FIELD): its "
+            f"columns are {', '.join(columns)}; rename one."
+        )
+    missing = [name for name in fields if name not in columns]
+    if missing:
+        raise InputError(
+            f"{path} has no column {', '.join(missing)}: its columns are {', '.join(columns)}; {_WAYS_OUT}."
+        )
+    wanted = dict.fromkeys(item_tokens, "")
+    seen: set[str] = set()
+    token = ""
+    for rows in read_rows(path, [id_field, *fields], separator, encoding):
+        for token, *values in zip(rows.cells[id_field], *(rows.cells[name] for name in fields)):
             if token in wanted and token not in seen:
                 seen.add(token)
-                wanted[token] = _sentences(cells[column] for column in text_columns)
+                wanted[token] = _sentences(values)
     if not seen:
         raise InputError(
-            f"{path} has no row of any of the {len(item_tokens)} items: its {id_field} ({_example(cells[id_column])}) and "
+            f"{path} has no row of any of the {len(item_tokens)} items: its {id_field} ({_example(token)}) and "
             f"that of the .inter file ({_example(*item_tokens)}) must be the same."
         )
     return [wanted[token] for token in item_tokens]
@@ -120,22 +105,5 @@ def _sentences(values) -> str:
     return " ".join(value if value[-1] in ".!?" else f"{value}." for value in cleaned if value)
 
 
-def _cells(line: str, separator: str) -> list[str]:
-    return line.rstrip("\r\n").split(separator)
-
-
 def _example(*tokens: str) -> str:
     return f"such as {tokens[0]!r}" if tokens and tokens[0] else "none"
-
-
-@contextmanager
-def _opened(path: str | Path, encoding: str) -> Iterator[TextIO]:
-    """The file, a byte order mark left out, its lines ended by line feeds alone: a carriage return, form feed or U+2028
-    inside a title is no end."""
-    with open(path, encoding="utf-8-sig" if encoding.lower() == "utf-8" else encoding, newline="\n") as file:
-        try:
-            yield file
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path} is not in {encoding} (byte {error.object[error.start]:#04x}): save it so, or set `encoding` to its own."
-            ) from None

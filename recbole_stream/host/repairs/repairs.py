@@ -22,7 +22,7 @@ import torch
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import DATASET_KEYS
-from recbole_stream.host.repairs import parallel
+from recbole_stream.host.repairs import parallel, reading
 from recbole_stream.host.repairs.edit import edit
 
 __all__ = ["apply", "ray_is_installed"]
@@ -38,7 +38,10 @@ def apply() -> None:
         scale_gradients_by_the_present_name,
         load_whole_checkpoints,
         count_elements_of_sequences,
+        reading.read_cells_as_they_stand,
         fill_missing_values,
+        reading.refuse_rows_without_time,
+        reading.keep_the_latest_of_ready_histories,
         copy_columns_into_tensors,
         download_in_one_process,
         keep_rows_in_time_order,

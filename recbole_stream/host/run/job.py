@@ -20,7 +20,7 @@ from recbole.trainer import Trainer
 from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_seed
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.checks import check_data, check_users
+from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.configuration import (
     check_keys,
     check_values,
@@ -216,8 +216,8 @@ def _prepare(
     logger.info(config)
     dataset = _load(config)
     logger.info(dataset)
-    if not isinstance(dataset, SemanticIDDataset):  # our own datasets check their users themselves
-        check_users(dataset)
+    if not isinstance(dataset, SemanticIDDataset):  # our own datasets check themselves
+        check_dataset(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     # each process drops units of its own; weights become those of the first
     init_seed(config["seed"] + process_index(), config["reproducibility"])

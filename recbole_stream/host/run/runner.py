@@ -11,7 +11,7 @@ from typing import Any
 from recbole.config import Config
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.checks import check_ray, check_share, locate_data
+from recbole_stream.host.checks import check_ray, check_share, data_warnings, locate_data
 from recbole_stream.host.run.folder import open_folder, record_command
 from recbole_stream.host.run.job import configure, run_job
 from recbole_stream.reporting.comparison import (
@@ -150,6 +150,8 @@ class _Run:
         _write(rows, self.folder)  # a kill may have come between the results and their tables
         shutil.rmtree(self.folder / "progress", ignore_errors=True)
         print("\n" + text_table(rows))
+        for warning in data_warnings(self.configs[0]):
+            print(f"\nWarning: {warning}")
         comparisons = _compare(rows, self.references, self.folder)
         if comparisons:
             write_comparison(self.folder, comparisons)

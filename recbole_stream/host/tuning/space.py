@@ -99,6 +99,14 @@ DISTRIBUTIONS = {
     "randint": ("[low, high] in whole numbers with low below high", _numbers(2, whole=True)),
 }
 
+_EXAMPLES = {
+    "choice": "{choice: [64, 128]}",
+    "uniform": "{uniform: [0.1, 0.5]}",
+    "loguniform": "{loguniform: [5e-4, 5e-3]}",
+    "quniform": "{quniform: [0.0, 0.5, 0.1]}",
+    "randint": "{randint: [1, 4]}",
+}
+
 
 def parse_space(raw: Any, source: str | Path) -> dict[str, Domain]:
     """Check a space as YAML gives it.
@@ -110,6 +118,12 @@ def parse_space(raw: Any, source: str | Path) -> dict[str, Domain]:
     Raises:
         InputError: nothing in it, no distribution, an unknown one, or arguments it does not take.
     """
+    if isinstance(raw, str) and len(raw.split()) > 2 and raw.split()[1] in DISTRIBUTIONS:
+        key, kind = raw.split()[:2]
+        raise InputError(
+            f"{source} is written for RecBole's own tuner ({key} {kind} ..): write YAML, the values themselves and not "
+            f"their logarithms, such as `{key}: {_EXAMPLES[kind]}`."
+        )
     if not isinstance(raw, Mapping) or not raw:
         raise InputError(f"{source} holds no space: write lines such as `learning_rate: {{loguniform: [5e-4, 5e-3]}}`.")
     space = {}
