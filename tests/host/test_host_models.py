@@ -17,6 +17,7 @@ from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import quiet_argv
+from recbole_stream.host.dataset import samples_of
 from recbole_stream.model.deliberation import RANKINGS
 
 # small enough that three stages take seconds
@@ -91,12 +92,25 @@ def test_checkpoint_comes_back_and_recommends(small, tmp_path):
 
 @pytest.mark.parametrize("name", ["TIGER", "STREAMRec"])
 def test_our_evaluation_equals_recboles(small, name):
-    # RecBole's way scores every item: ours may miss one with beams alone
-    config, _, (_, valid_data, _), model = prepared(name, small | {"search": "exact"})
+    # RecBole's way scores every item: beams alone may miss one
+    keys = {"search": "exact", "metrics": ["Recall", "NDCG", "MRR"], "topk": [5, 10], "beam_size": 20}
+    config, _, (_, valid_data, _), model = prepared(name, small | keys)
+    # each user's item becomes the one that the model puts at the user's place: 1, 2, .., 13, 1, 2, ..
+    model.eval()
+    rows = valid_data._dataset.inter_feat
+    ranked, _ = model.rank(samples_of(valid_data._dataset).histories, 13)
+    places = 1 + torch.arange(len(rows)) % 13
+    rows.interaction["item_id"] = ranked.gather(1, places[:, None] - 1)[:, 0]
+
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     ours = trainer.evaluate(valid_data, load_best_model=False)
     theirs = Trainer.evaluate(trainer, valid_data, load_best_model=False)
     assert dict(ours) == dict(theirs)
+    for k in (5, 10):
+        hit = (places <= k).double()
+        by_hand = {"recall": hit, "ndcg": hit / (places + 1.0).log2(), "mrr": hit / places}
+        for metric, values in by_hand.items():
+            assert ours[f"{metric}@{k}"] == pytest.approx(values.mean().item(), abs=1e-6), metric
 
 
 def test_metrics_beyond_top_k_take_recboles_way(small):
