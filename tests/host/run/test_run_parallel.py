@@ -229,7 +229,14 @@ class TestCommand:
             probe.bind(("localhost", 0))
             port = probe.getsockname()[1]
         start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}"]
-        command = [ROOT / "run_recbole.py", "--model=TIGER,Told", "--plugins=told.py", "--n_layers=1", "--output_dir=three", *arguments]
+        command = [
+            ROOT / "run_recbole.py",
+            "--model=TIGER,Told",
+            "--plugins=told.py",
+            "--n_layers=1",
+            "--output_dir=three",
+            *arguments,
+        ]
         (folder / "told.py").write_text(TOLD)
         before = set(folder.glob("log/*/*"))
         run = subprocess.run([*start, *command], cwd=folder, capture_output=True, text=True)
