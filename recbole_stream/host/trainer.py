@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
 from recbole.config import Config
 from recbole.data.dataloader import AbstractDataLoader, FullSortEvalDataLoader
+from recbole.data.interaction import Interaction
 from recbole.trainer import Trainer
 from tqdm import tqdm
 
-from recbole_stream.data.samples import Samples
+from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
+from recbole_stream.host.evaluation import hits_of, mean_ranks
 from recbole_stream.host.keys import STAGES
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
@@ -27,6 +29,8 @@ from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
 from recbole_stream.training.schedule import Schedule
 
 __all__ = ["STREAMRecTrainer", "Stage", "TIGERTrainer"]
+
+_SCORES = 1 << 24  # scores [histories, items] that are held at once
 
 
 @dataclass(frozen=True)
@@ -184,48 +188,58 @@ class GenerativeTrainer(Trainer):
         model_file: str | None = None,
         show_progress: bool = False,
     ) -> dict[str, float] | None:
-        """As RecBole's ``Trainer.evaluate``, without its [users, items] matrices where top-k suffices.
+        """As RecBole's ``Trainer.evaluate``, without its matrix of all users and items.
 
-        Several processes share the users, of whom each counts exactly once. Metrics that need more than the ranks
-        of the targets take RecBole's own way.
+        Several processes share the users, of whom each counts exactly once. Metrics of lists are of those that the
+        model recommends; a metric that needs a full ranking, which is GAUC, is of the exact scores of all items.
         """
-        if self._needs_matrices(eval_data):
+        if not isinstance(eval_data, FullSortEvalDataLoader):
             return super().evaluate(eval_data, load_best_model, model_file, show_progress)
         if load_best_model:
             broadcast(lambda: None)  # all wait until the first process has written the file
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
-        return self._measure(self._hits(eval_data, show_progress))
+        samples, struct = samples_of(eval_data._dataset).to(self.device), self.eval_collector.data_struct
+        lists = self._lists(samples, show_progress)
+        if self.eval_collector.register.need("rec.items"):
+            struct.update_tensor("rec.items", lists)
+        if self.eval_collector.register.need("rec.meanrank"):
+            struct.update_tensor("rec.meanrank", self._mean_ranks(samples, show_progress))
+        return self._measure(hits_of(lists, samples.targets))
 
-    def _needs_matrices(self, eval_data: AbstractDataLoader) -> bool:
-        """Whether some metric needs more than the ranks of the targets."""
-        register = self.eval_collector.register
-        dense = any(register.need(key) for key in ("rec.items", "rec.meanrank", "rec.score", "data.label"))
-        return dense or not isinstance(eval_data, FullSortEvalDataLoader)
+    def _needs_more_than_hits(self, eval_data: AbstractDataLoader) -> bool:
+        """Whether some metric needs more than the places of the targets in the lists."""
+        more = any(map(self.eval_collector.register.need, ("rec.items", "rec.meanrank")))
+        return more or not isinstance(eval_data, FullSortEvalDataLoader)
 
-    def _hits(
-        self, eval_data: FullSortEvalDataLoader, show_progress: bool, known: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Which of each user's top-k is the target, and as RecBole wants it the number of targets: [U, k + 1].
-
-        Users ``known`` are not ranked: none of their top-k is the target.
-        """
+    def _lists(self, samples: Samples, show_progress: bool, known: torch.Tensor | None = None) -> torch.Tensor:
+        """The items that are recommended to each user, best first, [U, k]; 0 where there is none, and to users ``known``."""
         self.model.eval()
-        samples, top = samples_of(eval_data._dataset).to(self.device), max(self.config["topk"])
-        hits = torch.zeros(len(samples), top + 1, dtype=torch.int, device=self.device)
-        unknown = torch.ones(len(samples), dtype=torch.bool)
+        top, unknown = max(self.config["topk"]), torch.ones(len(samples), dtype=torch.bool)
+        lists = samples.targets.new_zeros(len(samples), top)
         if known is not None:
             unknown[known] = False
-        batches = samples.ordered(self.test_batch_size, unknown.nonzero()[:, 0])[process_index() :: processes()]
-        for batch in tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False):
-            items, _ = self.model.rank(batch.histories, top)
-            found = (items[:, :top] == batch.targets[:, None]).int()
-            hits[batch.rows, : found.shape[1]] = found
-        all_reduce(hits)[:, top] = 1  # one target a user
-        return hits
+        for batch in self._shared(samples, self.test_batch_size, unknown.nonzero()[:, 0], show_progress):
+            items = self.model.rank(batch.histories, top)[0][:, :top]
+            lists[batch.rows, : items.shape[1]] = items
+        return all_reduce(lists)
+
+    def _mean_ranks(self, samples: Samples, show_progress: bool) -> torch.Tensor:
+        """See :func:`mean_ranks`, by exact scores of all items, [U, 3]."""
+        ranks = torch.zeros(len(samples), 3, dtype=torch.float64, device=self.device)
+        size = max(1, min(self.test_batch_size, _SCORES // self.model.n_items))
+        for batch in self._shared(samples, size, torch.arange(len(samples)), show_progress):
+            histories = Interaction({self.model.ITEM_SEQ: batch.histories})
+            ranks[batch.rows] = mean_ranks(self.model.full_sort_predict(histories), batch.targets)
+        return all_reduce(ranks)
+
+    def _shared(self, samples: Samples, size: int, rows: torch.Tensor, show_progress: bool) -> Iterable[Batch]:
+        """Batches of some samples, those of this one of several processes."""
+        batches = samples.ordered(size, rows)[process_index() :: processes()]
+        return tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False)
 
     def _measure(self, hits: torch.Tensor) -> dict[str, float]:
-        """RecBole's metrics of :meth:`_hits`."""
+        """RecBole's metrics of hits [U, k + 1], see :func:`hits_of`, and of what its collector holds besides."""
         self.eval_collector.data_struct.update_tensor("rec.topk", hits)
         return self.evaluator.evaluate(self.eval_collector.get_data_struct())
 
@@ -331,8 +345,8 @@ class STREAMRecTrainer(GenerativeTrainer):
         """Learn to deliberate, on the validation split.
 
         The weights and the verifier are fitted on validation users, and would look too good on these same users. The
-        validation metric therefore ranks each user by what was fitted on the others (except where a metric needs
-        RecBole's matrices).
+        validation metric therefore ranks each user by what was fitted on the others (except where a metric needs more
+        than the targets' places).
         """
         slow = self.model.network.deliberation
         if slow is None:
@@ -346,10 +360,10 @@ class STREAMRecTrainer(GenerativeTrainer):
             self.config["seed"], bool(self.config["leave_out_seen"]), show_progress,
         )  # fmt: skip
         self.logger.info(f"deliberation: {learnt.message}")
-        if self._needs_matrices(valid_data):
+        if self._needs_more_than_hits(valid_data):
             valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         else:
-            hits = self._hits(valid_data, show_progress, learnt.rows)
+            hits = hits_of(self._lists(samples, show_progress, learnt.rows), samples.targets)
             held_out = torch.from_numpy(learnt.ranks)[:, None] == torch.arange(1, hits.shape[1])
             hits[learnt.rows.to(hits.device), :-1] = held_out.to(hits)
             valid = self._measure(hits)

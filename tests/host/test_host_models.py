@@ -15,8 +15,10 @@ from recbole.trainer import Trainer
 from recbole.utils import get_model, get_trainer, init_seed
 from recbole.utils.case_study import full_sort_scores, full_sort_topk
 
+from recbole_stream.decoding.rank import item_log_probs
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import quiet_argv
+from recbole_stream.host.dataset import samples_of
 from recbole_stream.model.deliberation import RANKINGS
 
 # small enough that three stages take seconds
@@ -89,22 +91,77 @@ def test_checkpoint_comes_back_and_recommends(small, tmp_path):
     assert torch.isfinite(all_scores[:, 1:]).all()
 
 
+def rig(model, data) -> torch.Tensor:
+    """Give each user the item that the model puts at the user's place, 1, 2, .., 13, 1, 2, ..; returns the places."""
+    model.eval()
+    ranked, _ = model.rank(samples_of(data._dataset).histories, 13)
+    places = 1 + torch.arange(len(ranked)) % 13
+    data._dataset.inter_feat.interaction["item_id"] = ranked.gather(1, places[:, None] - 1)[:, 0]
+    return places
+
+
 @pytest.mark.parametrize("name", ["TIGER", "STREAMRec"])
 def test_our_evaluation_equals_recboles(small, name):
-    # RecBole's way scores every item: ours may miss one with beams alone
-    config, _, (_, valid_data, _), model = prepared(name, small | {"search": "exact"})
+    # RecBole's way scores every item: beams alone may miss one
+    keys = {"search": "exact", "metrics": ["Recall", "NDCG", "MRR"], "topk": [5, 10], "beam_size": 20}
+    config, _, (_, valid_data, _), model = prepared(name, small | keys)
+    places = rig(model, valid_data)
     trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
     ours = trainer.evaluate(valid_data, load_best_model=False)
     theirs = Trainer.evaluate(trainer, valid_data, load_best_model=False)
     assert dict(ours) == dict(theirs)
+    for k in (5, 10):
+        hit = (places <= k).double()
+        by_hand = {"recall": hit, "ndcg": hit / (places + 1.0).log2(), "mrr": hit / places}
+        for metric, values in by_hand.items():
+            assert ours[f"{metric}@{k}"] == pytest.approx(values.mean().item(), abs=1e-6), metric
 
 
-def test_metrics_beyond_top_k_take_recboles_way(small):
-    options = small | {"metrics": ["GAUC"], "valid_metric": "GAUC"}
-    config, _, (train_data, valid_data, _), model = prepared("TIGER", options)
-    trainer = get_trainer(config["MODEL_TYPE"], "TIGER")(config, model)
-    trainer.eval_collector.data_collect(train_data)
-    assert 0 < trainer.evaluate(valid_data, load_best_model=False)["gauc"] <= 1
+@pytest.mark.parametrize(
+    ("name", "ranking"), [("TIGER", "likelihood"), ("STREAMRec", "likelihood"), ("STREAMRec", "states")]
+)
+def test_metrics_beyond_hits_are_of_exact_scores_and_of_the_lists_that_are_recommended(small, name, ranking):
+    further = ["GAUC", "ItemCoverage", "GiniIndex", "AveragePopularity"]
+    options = small | {
+        "topk": [10],
+        "beam_size": 13,
+        "metrics": ["Recall", "NDCG", *further],
+        "valid_metric": "NDCG@10",
+    }
+    config, dataset, (train_data, valid_data, _), model = prepared(name, options)
+    if name == "STREAMRec":
+        rank_by(model, ranking)
+    rig(model, valid_data)
+    samples, n = samples_of(valid_data._dataset), dataset.item_num
+
+    def measured(metrics):
+        config["metrics"] = metrics
+        trainer = get_trainer(config["MODEL_TYPE"], name)(config, model)
+        trainer.eval_collector.data_collect(train_data)
+        return trainer.evaluate(valid_data, load_best_model=False)
+
+    found = measured(["Recall", "NDCG", *further])
+    assert {name: found[name] for name in ("recall@10", "ndcg@10")} == dict(measured(["Recall", "NDCG"]))
+    assert found["recall@10"] > 0.7
+
+    with torch.no_grad():
+        if ranking == "states":
+            scores = model.network.deliberation.matcher(samples.histories)[:, 1:]
+        else:
+            scores = item_log_probs(model.network, samples.histories, torch.arange(1, n).expand(len(samples), -1))
+    own = scores.gather(1, samples.targets[:, None] - 1)
+    # the share of other items that the target beats; the target itself ties with itself, which is taken out
+    auc = ((scores < own).sum(1) + ((scores == own).sum(1) - 1) / 2) / (n - 2)
+    assert found["gauc"] == pytest.approx(auc.mean().item(), abs=1e-5)
+
+    lists = model.rank(samples.histories, 10)[0].numpy()
+    counts = np.bincount(lists.ravel(), minlength=n)  # RecBole counts the padding item as one that nobody is shown
+    assert counts[0] == 0
+    assert found["itemcoverage@10"] == pytest.approx((counts > 0).sum() / n, abs=1e-6)
+    differences = np.abs(counts[:, None] - counts[None]).sum()
+    assert found["giniindex@10"] == pytest.approx(differences / (2 * n * n * counts.mean()), abs=1e-6)
+    popularity = np.bincount(train_data._dataset.inter_feat["item_id"].numpy(), minlength=n)
+    assert found["averagepopularity@10"] == pytest.approx(popularity[lists].mean(), abs=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -261,7 +261,7 @@ def test_the_page_shows_the_metrics_that_were_asked_for_and_counts_users(tmp_pat
     text = write_report(tmp_path).read_text(encoding="utf-8")
     page = Page(text)
     assert page.rows[0][2:5] == ["MRR@20", "Hit@20", "valid MRR@20"] and "NDCG@10" not in page.text
-    assert line_of(page, "A", "B")[2:4] == ["MRR@20", "40 (80 rows)"]
+    assert line_of(page, "A", "B", "MRR@20")[2:4] == ["MRR@20", "40 (80 rows)"]
     assert "Test MRR@20 of every model" in page.text and "Hit@20 of test users by" in page.text
     assert "whose hits are averaged over the user's rows in the bin" in page.text
 

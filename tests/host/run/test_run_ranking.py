@@ -1,6 +1,8 @@
 """Ranks of the test users: from scores, from a search, and against RecBole's own evaluator."""
 
+import csv
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import torch
 from recbole.evaluator import Evaluator
 from recbole.evaluator.collector import DataStruct
 
+from recbole_stream.host.run import job
 from recbole_stream.host.run.commands import main
-from recbole_stream.host.run.ranking import hit_ranks, join_shares, target_ranks
+from recbole_stream.host.run.ranking import hit_ranks, join_shares, rank_users, target_ranks
 from recbole_stream.reporting.curves import read_curves
 from recbole_stream.reporting.ranks import mean_metric, read_ranks, row_metric
 
@@ -98,12 +101,63 @@ def test_ranks_reproduce_the_results_of_both_kinds_of_model(tiny_ml100k, tmp_pat
         assert stage["seconds"] == pytest.approx(row["train_seconds"], abs=0.06)
 
 
+def test_users_with_several_test_rows_count_once_and_the_metrics_asked_for_are_shown(tiny_ml100k, monkeypatch, capsys):
+    took = []
+
+    def timed(*arguments):
+        began = time.perf_counter()
+        ranked = rank_users(*arguments)
+        took.append(time.perf_counter() - began)
+        return ranked
+
+    monkeypatch.setattr(job, "rank_users", timed)
+    options = [option for option in SMALL if not option.startswith(("--metrics", "--topk", "--epochs", "--text"))]
+    split = "--eval_args={split: {RS: [0.8,0.1,0.1]}, order: TO, group_by: ~, mode: full}"
+    asked = ["--metrics=[MRR,Hit]", "--topk=[20]", "--valid_metric=MRR@20", split, "--epochs=1"]
+    options = [
+        option
+        for option in options
+        if not option.startswith(("--codebook", "--head", "--encoder", "--decoder", "--beam"))
+    ]
+    assert main(["--model=SASRec,GRU4Rec", "--output_dir=out", f"--data_path={tiny_ml100k}", *options, *asked]) == 0
+
+    events = pd.read_csv(Path(tiny_ml100k, "tiny", "tiny.inter"), sep="\t", dtype=str)
+    events.columns = [column.split(":")[0] for column in events]
+    events = events.assign(timestamp=events["timestamp"].astype(int)).sort_values(
+        ["user_id", "timestamp"], kind="stable"
+    )
+    histories = events.groupby("user_id")["item_id"].agg(list)
+    ranks = read_ranks("out", "SASRec", "", 2020)
+    users = ranks["user"].nunique()
+    assert 20 < users < len(ranks) / 5
+    assert all(histories[row.user][row.history_length] == row.target for row in ranks.itertuples())
+
+    rows = json.loads(Path("out/results.json").read_text())
+    for row, seconds in zip(rows, took, strict=True):
+        assert row["rank_seconds_per_1000_users"] == pytest.approx(1000 * seconds / users, rel=0.05)
+    lines = list(csv.DictReader(Path("out/comparison.csv").open()))
+    assert [(line["metric"], line["users"], line["rows"]) for line in lines] == [
+        ("mrr@20", str(users), str(len(ranks))), ("hit@20", str(users), str(len(ranks))),
+    ]  # fmt: skip
+    gained = np.where(ranks["rank"] <= 20, 1 / ranks["rank"].astype(float), 0.0)
+    by_user = pd.Series(gained).groupby(ranks["user"]).mean()
+    assert float(lines[0]["mean_b"]) == pytest.approx(by_user.mean())
+    assert f"{users} test users with {len(ranks):,} rows" in " ".join(capsys.readouterr().out.split())
+    headings = [cell.strip() for cell in Path("out/table.md").read_text().splitlines()[0].split("|")[3:6]]
+    assert headings == ["MRR@20", "Hit@20", "valid MRR@20"]
+    tex = Path("out/table.tex").read_text()
+    assert "MRR@20 & Hit@20 & valid MRR@20" in tex and "NDCG" not in tex and tex.count("& - &") == 2  # the stage
+    page = Path("out/report.html").read_text(encoding="utf-8")
+    assert "Hit@20 of test users by" in page and "Test MRR@20 of every model" in page and "Recall@" not in page
+
+
 def test_metrics_that_need_scores_leave_ranks_as_they_are(tiny_ml100k, tmp_path):
     command = [*SMALL, f"--data_path={tiny_ml100k}", f"--cache_dir={tmp_path}/cache", "--model=TIGER", "--epochs=1"]
     command = [option for option in command if not option.startswith(("--metrics", "--epochs=2"))]
     assert main([*command, "--output_dir=few", "--metrics=[Recall,NDCG]"]) == 0
     assert main([*command, "--output_dir=many", "--metrics=[Recall,NDCG,GAUC]"]) == 0
     few, many = (read_ranks(folder, "TIGER", "", 2020) for folder in ("few", "many"))
-    reached = few["rank"].notna()
-    assert reached.any() and list(many["rank"][reached]) == list(few["rank"][reached])
+    assert few["rank"].notna().any() and few.equals(many)
     assert many.attrs["depth"] == 10
+    rows = [json.loads(Path(folder, "results.json").read_text())[0]["test"] for folder in ("few", "many")]
+    assert 0.2 < rows[1].pop("gauc") < 1 and rows[0] == rows[1]
