@@ -74,6 +74,17 @@ _OTHER_COMMANDS = dict.fromkeys(
     "lines such as `learning_rate: {loguniform: [5e-4, 5e-3]}`",
 }
 
+# Keys of RecBole's trainers that ours do not follow, and what to do instead.
+_UNUSED_KEYS = {
+    "learner": "they train with AdamW",
+    "clip_grad_norm": "set max_grad_norm to the greatest length of a gradient",
+    "enable_amp": "set precision to bfloat16 or float32",
+    "enable_scaler": "bfloat16 needs no scaling of the loss",
+    "reg_weight": "set weight_decay",
+    "shuffle": "they always shuffle",
+    "transform": "they read histories as they are",
+}
+
 
 # -- where the YAML files are ------------------------------------------------
 
@@ -128,13 +139,14 @@ def known_keys(model: str) -> set[str]:
     theirs = Path(recbole.__file__).parent / "properties"
     ours = properties_dir()
     own = model_files(model)
+    derived = any(file.parent == ours / "model" for file in own)  # from one of our models, or one itself
     files = [
         theirs / "overall.yaml",
         theirs / "dataset" / "sample.yaml",
         *(theirs / "quick_start_config").glob("*.yaml"),
         *own,
         # a dictionary that serves both of our models is no typing error in either
-        *((ours / "model").glob("*.yaml") if any(file.parent == ours / "model" for file in own) else ()),
+        *((ours / "model").glob("*.yaml") if derived else ()),
         *(ours / "dataset").glob("*.yaml"),
     ]
     keys = set(_UNLISTED_KEYS).union(
@@ -144,7 +156,8 @@ def known_keys(model: str) -> set[str]:
         argument_list.evaluation_arguments,
         argument_list.dataset_arguments,
     )
-    return keys.union(read_keys(file for file in files if file.is_file()))
+    keys |= set(read_keys(file for file in files if file.is_file()))
+    return keys - set(_UNUSED_KEYS) | set(read_keys(own)) if derived else keys
 
 
 def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>") -> None:
@@ -161,6 +174,8 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
     for key in external:
         if key in known:
             continue
+        if key in _UNUSED_KEYS:
+            raise InputError(f"{key} has no effect on {model}, whose trainer is not RecBole's: {_UNUSED_KEYS[key]}.")
         owners = [name for name, keys in _own_keys().items() if key in keys]
         if owners:
             belongs = " and ".join(owners)

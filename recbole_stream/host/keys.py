@@ -49,6 +49,8 @@ def _makes_sense(stages: Any) -> bool:
 _text = Rule("a string", lambda value: isinstance(value, str) and value != "")
 
 SHARED_RULES: dict[str, Rule] = {
+    "epochs": _positive,
+    "eval_step": _positive,  # RecBole's 0 validates nothing, and there would be no best epoch to rank by
     "leave_out_seen": optional(boolean()),
     "max_train_seconds": optional(_weight),
 }
@@ -94,7 +96,6 @@ RULES: dict[str, Rule] = SHARED_RULES | {
         "needs finetune",
         _makes_sense,
     ),
-    "epochs": _positive,
     "learning_rate": _rate,
     "stopping_step": _count,
     "pretrain_similar": _count,
@@ -158,7 +159,6 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "label_smoothing": _share,
     "max_grad_norm": number(above=0),
     "ema": number(minimum=0, maximum=0.99999),
-    "eval_step": _positive,
     "precision": one_of("auto", "bfloat16", "float32"),
     "resume_dir": optional(_text),
     "save_seconds": _weight,

@@ -20,35 +20,16 @@ from recbole_stream.host.evaluation import hits_of, mean_ranks
 from recbole_stream.host.keys import STAGES
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
+from recbole_stream.host.stages import BUILDERS, Plan
 from recbole_stream.precision import automatic_precision
-from recbole_stream.training.finetune import Finetune, FinetuneOptions
-from recbole_stream.training.fit_views import Match, learn_to_deliberate
-from recbole_stream.training.loop import Objective, StageContext, StageResult, train_stage
+from recbole_stream.training.fit_views import learn_to_deliberate
+from recbole_stream.training.loop import StageContext, StageResult, train_stage
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
-from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
 from recbole_stream.training.schedule import Schedule
 
 __all__ = ["STREAMRecTrainer", "Stage", "TIGERTrainer"]
 
 _SCORES = 1 << 24  # scores [histories, items] that are held at once
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A stage to come.
-
-    Attributes:
-        number: of the stage among all that the model has, from 0. Its random numbers and its progress file depend on it,
-            and so not on which other stages are trained.
-        objective: makes what the stage optimises; called when the stages before it have ended.
-        schedule: its epochs, rates and patience.
-        evaluate_first: whether the model as it enters the stage competes for the stage's best epoch.
-    """
-
-    number: int
-    objective: Callable[[], Objective]
-    schedule: Schedule
-    evaluate_first: bool = False
 
 
 @dataclass
@@ -57,12 +38,12 @@ class Stage:
 
     Attributes:
         result: how it ended.
-        file: RecBole checkpoint of its best epoch.
+        file: RecBole checkpoint of its best epoch; None where ``fit`` was not to save any.
         seconds: wall time of training up to and including this stage.
     """
 
     result: StageResult
-    file: str
+    file: str | None
     seconds: float
 
 
@@ -72,6 +53,7 @@ class GenerativeTrainer(Trainer):
     Attributes:
         stages (list[Stage]): the finished ones, in order.
         final (Stage): the one with the best validation metric; ``saved_model_file`` is its checkpoint.
+        final_weights (dict): the model's state after it; empty before the first stage has ended.
     """
 
     saved_model_file: str  # RecBole's own
@@ -79,7 +61,8 @@ class GenerativeTrainer(Trainer):
     def __init__(self, config: Config, model: TIGER | STREAMRec) -> None:
         super().__init__(config, model)
         self.stages: list[Stage] = []
-        self._final_weights: dict[str, torch.Tensor] = {}
+        self.final_weights: dict[str, torch.Tensor] = {}
+        self._saves, self._validated, self._last_valid = True, 0, {}
         self.precision = config["precision"]
         if self.precision == "auto":
             self.precision = automatic_precision(self.device)
@@ -87,8 +70,9 @@ class GenerativeTrainer(Trainer):
 
     @property
     def final(self) -> Stage:
-        # max takes the first of equals: the earlier stage, which costs less
-        return max(self.stages, key=lambda stage: stage.result.valid[self.valid_metric])
+        # the first of equals: the earlier stage, which costs less
+        better = max if self.valid_metric_bigger else min
+        return better(self.stages, key=lambda stage: stage.result.valid[self.valid_metric])
 
     def fit(
         self,
@@ -101,12 +85,16 @@ class GenerativeTrainer(Trainer):
     ) -> tuple[float, dict[str, float]]:
         """Train all stages; arguments and result as in RecBole's ``Trainer.fit``.
 
-        The model ends with the weights of the best stage, and so does the checkpoint where ``saved``.
+        The model ends with the weights of the best stage, and so does the checkpoint where ``saved``. Epochs count on from
+        stage to stage, in ``callback_fn``, ``train_loss_dict`` and the records of Weights & Biases.
+
+        Raises:
+            InputError: there is no validation data.
         """
         if valid_data is None:
             raise InputError("There is no validation data: set eval_args to split {LS: valid_and_test}.")
         self.eval_collector.data_collect(train_data)
-        self.logger.disabled = not verbose
+        self.logger.disabled, self._saves = not verbose, saved
         samples = samples_of(train_data._dataset).to(self.device)
         try:
             for plan in self.plan(samples):
@@ -115,12 +103,12 @@ class GenerativeTrainer(Trainer):
         finally:
             self.logger.disabled = False
         final = self.final
-        self.model.load_state_dict(self._final_weights)
+        self.model.load_state_dict(self.final_weights)
         self.best_valid_score = final.result.valid[self.valid_metric]
         self.best_valid_result = final.result.valid
-        self.saved_model_file = final.file
+        self.saved_model_file = final.file or self.saved_model_file
         self._add_hparam_to_tensorboard(self.best_valid_score)
-        self.logger.info(f"the final checkpoint is {final.result.name}: {final.file}")
+        self.logger.info(f"the final stage is {final.result.name}" + (f": {final.file}" if saved else ""))
         return self.best_valid_score, self.best_valid_result
 
     def plan(self, samples: Samples) -> list[Plan]:
@@ -159,26 +147,51 @@ class GenerativeTrainer(Trainer):
         self.model.objective = objective = plan.objective()
         # each stage has a seed of its own, so that a resumed stage draws the same random numbers
         torch.manual_seed(self.config["seed"] + plan.number)
+        before = len(self.train_loss_dict)
+
+        def validate() -> dict[str, float]:
+            self._last_valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+            return self._last_valid
+
         context = StageContext(
-            lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
+            validate,
             self.valid_metric,
+            self.valid_metric_bigger,
             precision=self.precision,
-            writer=self.tensorboard,
+            record=lambda epoch, scalars: self._record(objective.name, epoch, before + epoch, scalars),
             progress=stage_progress(self.config, plan.number, self.model.fingerprint),
-            on_epoch=callback_fn,
+            on_epoch=callback_fn and (lambda epoch, valid: callback_fn(before + epoch, valid)),
             show_progress=show_progress,
         )
-        self._finish(train_stage(self.model.network, objective, plan.schedule, samples, context, plan.evaluate_first))
+        result = train_stage(self.model.network, objective, plan.schedule, samples, context, plan.evaluate_first)
+        self.train_loss_dict |= {before + epoch: scalars["loss"] for epoch, scalars in enumerate(result.curves)}
+        self._finish(result)
+
+    def _record(self, stage: str, epoch: int, number: int, scalars: dict[str, float]) -> None:
+        """Log an epoch as RecBole does, with TensorBoard and Weights & Biases; the latter under its number in all stages."""
+        for name, value in scalars.items():
+            self.tensorboard.add_scalar(f"{stage}/{name}", value, epoch)
+        own = {f"{stage}/{name}": value for name, value in scalars.items() if name != "loss"}
+        train = {"epoch": number, "train_loss": scalars["loss"], "train_step": number}
+        self.wandblogger.log_metrics(train | own, head="train")
+        if "valid" in scalars:
+            self._record_valid(self._last_valid)
+
+    def _record_valid(self, valid: dict[str, float]) -> None:
+        self.wandblogger.log_metrics({**valid, "valid_step": self._validated}, head="valid")
+        self._validated += 1
 
     def _finish(self, result: StageResult) -> None:
-        """Keep the checkpoint of a stage, and its weights where it is the best so far."""
+        """Save the checkpoint of a stage, and keep its weights where it is the best so far."""
         seconds = result.seconds + (self.stages[-1].seconds if self.stages else 0.0)
-        stage = Stage(result, self.saved_model_file.replace(".pth", f"-{result.name}.pth"), seconds)
+        file = self.saved_model_file.replace(".pth", f"-{result.name}.pth") if self._saves else None
+        stage = Stage(result, file, seconds)
         self.best_valid_score = result.valid[self.valid_metric]
-        self._save_checkpoint(result.epoch, verbose=False, saved_model_file=stage.file)
+        if file is not None:
+            self._save_checkpoint(result.epoch, verbose=False, saved_model_file=file)
         self.stages.append(stage)
         if self.final is stage:
-            self._final_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.final_weights = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     @torch.no_grad()
     def evaluate(
@@ -199,13 +212,27 @@ class GenerativeTrainer(Trainer):
             broadcast(lambda: None)  # all wait until the first process has written the file
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
+            self.model.load_other_parameter(checkpoint.get("other_parameter"))
         samples, struct = samples_of(eval_data._dataset).to(self.device), self.eval_collector.data_struct
         lists = self._lists(samples, show_progress)
         if self.eval_collector.register.need("rec.items"):
             struct.update_tensor("rec.items", lists)
         if self.eval_collector.register.need("rec.meanrank"):
             struct.update_tensor("rec.meanrank", self._mean_ranks(samples, show_progress))
-        return self._measure(hits_of(lists, samples.targets))
+        metrics = self._measure(hits_of(lists, samples.targets))
+        self.wandblogger.log_eval_metrics(metrics, head="eval")
+        return metrics
+
+    def resume_checkpoint(self, resume_file: str) -> None:
+        """Refuse what RecBole's trainers do: a checkpoint holds the best epoch of a stage, not how far training came.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            f"{resume_file} holds no progress of {self.config['model']}: set resume_dir to a folder that keeps it, or go "
+            "on with a run by run_recbole.py --resume=FOLDER."
+        )
 
     def _needs_more_than_hits(self, eval_data: AbstractDataLoader) -> bool:
         """Whether some metric needs more than the places of the targets in the lists."""
@@ -255,91 +282,7 @@ class STREAMRecTrainer(GenerativeTrainer):
     """Pretraining, fine-tuning on collected reasoning, GRPO, the matching tower."""
 
     def plan(self, samples: Samples) -> list[Plan]:
-        build = {
-            "pretrain": self._pretrain,
-            "finetune": self._finetune,
-            "reinforce": self._reinforce,
-            "match": self._match,
-        }
-        return [build[stage](STAGES.index(stage), samples) for stage in self.model.stages]
-
-    def _pretrain(self, number: int, samples: Samples) -> Plan:
-        """Stage 1 (Eq. 9-11)."""
-        schedule = self.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience")
-        return Plan(number, self.model.first_objective, schedule)
-
-    def _finetune(self, number: int, samples: Samples) -> Plan:
-        """Stage 2 (Eq. 12-19)."""
-        config, network = self.config, self.model.network
-
-        def objective() -> Objective:
-            network.freeze_reference(one_decoder=not config["pretrain_similar"])
-            if config["finetune_init"] == "direct":
-                network.start_from_direct()
-            options = FinetuneOptions(
-                steps=config["reasoning_steps"],
-                round_epochs=config["collect_epochs"],
-                rounds=config["collect_rounds"],
-                dpo_weight=config["dpo_weight"],
-                quant_weight=config["quant_weight"],
-                state_weight=config["state_weight"],
-                dpo_beta=config["dpo_beta"],
-                quant_beta=config["quant_beta"],
-                state_temperature=config["state_temperature"],
-                straight_through=config["straight_through"],
-                label_smoothing=config["label_smoothing"],
-            )
-            return Finetune(
-                network,
-                samples,
-                self.model.similar,
-                options,
-                config["train_batch_size"],
-                self.precision,
-                config["show_progress"],
-            )
-
-        return Plan(number, objective, self.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"))
-
-    def _reinforce(self, number: int, samples: Samples) -> Plan:
-        """Stage 3 (Eq. 20-27)."""
-        config = self.config
-
-        def objective() -> Objective:
-            options = ReinforceOptions(
-                group=config["group_size"],
-                updates=config["reinforce_updates"],
-                clip=config["reinforce_clip"],
-                kl_weight=config["kl_weight"],
-                importance_sampling=config["importance_sampling"],
-                normalise=config["reward_normalisation"],
-                weights=config["reward_weights"],
-                positions=config["reinforce_positions"],
-            )
-            return Reinforce(self.model.network, self.model.trie, self.model.similar, options)
-
-        schedule = self.schedule(
-            "reinforce_epochs",
-            "reinforce_learning_rate",
-            "reinforce_patience",
-            batch_size=config["reinforce_batch_size"],
-            samples_per_epoch=config["reinforce_samples"],
-            updates_per_batch=config["reinforce_updates"],
-            warmup_steps=0,
-            ema=0.0,
-        )
-        return Plan(number, objective, schedule, evaluate_first=True)
-
-    def _match(self, number: int, samples: Samples) -> Plan:
-        """The matching tower of the deliberation."""
-
-        def objective() -> Objective:
-            if self.stages:
-                self.model.load_state_dict(self._final_weights)  # the stage that generates best so far
-            return Match(self.model.network)
-
-        schedule = self.schedule("matching_epochs", "matching_learning_rate", "matching_patience", ema=0.0)
-        return Plan(number, objective, schedule)
+        return [BUILDERS[stage](self, STAGES.index(stage), samples) for stage in self.model.stages]
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
         """Learn to deliberate, on the validation split.
@@ -368,4 +311,5 @@ class STREAMRecTrainer(GenerativeTrainer):
             hits[learnt.rows.to(hits.device), :-1] = held_out.to(hits)
             valid = self._measure(hits)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
+        self._record_valid(valid)
         self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))

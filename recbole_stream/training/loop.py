@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
@@ -85,9 +84,10 @@ class StageContext:
 
     Attributes:
         evaluate: metrics of the model on the validation split.
-        metric: which of them chooses the best epoch; larger is better.
+        metric: which of them chooses the best epoch.
+        bigger: whether more of it is better.
         precision: ``float32`` or ``bfloat16``.
-        writer: TensorBoard.
+        record: called after each epoch with its number and its scalars, whose ``valid`` is there where it was validated.
         progress: saved after each epoch and, where it is due, between batches; a stage that finds one resumes from it.
         on_epoch: called with the epoch and its validation metric, e.g. by a tuner that may stop the run.
         show_progress: progress bars.
@@ -95,11 +95,17 @@ class StageContext:
 
     evaluate: Callable[[], dict[str, float]]
     metric: str
+    bigger: bool = True
     precision: str = "float32"
-    writer: SummaryWriter | None = None
+    record: Callable[[int, dict[str, float]], None] | None = None
     progress: Progress | None = None
     on_epoch: Callable[[int, float], None] | None = None
     show_progress: bool = True
+
+    def improves(self, valid: dict[str, float], best: dict[str, float]) -> bool:
+        """Whether some metrics are better than the best so far."""
+        new, old = valid[self.metric], best[self.metric]
+        return new > old if self.bigger else new < old
 
 
 def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
@@ -170,7 +176,7 @@ def train_stage(
         if (epoch + 1) % schedule.eval_step == 0 or epoch + 1 == schedule.epochs:
             with run.average.applied():
                 valid = context.evaluate()
-                if run.best is None or valid[metric] > result.valid[metric]:
+                if run.best is None or context.improves(valid, result.valid):
                     result.valid, result.epoch, run.waited, run.best = valid, epoch, 0, _weights(model)
                 else:
                     run.waited += 1
@@ -181,9 +187,8 @@ def train_stage(
         run.begin(epoch + 1)
         run.save()
         logger.info(f"{objective.name} epoch {epoch} [{result.seconds:.0f}s] {message}")
-        if context.writer is not None:
-            for name, value in scalars.items():
-                context.writer.add_scalar(f"{objective.name}/{name}", value, epoch)
+        if context.record is not None:
+            context.record(epoch, scalars)
         if context.on_epoch is not None and "valid" in scalars:
             context.on_epoch(epoch, valid[metric])
     if run.best is not None:

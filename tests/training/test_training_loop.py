@@ -4,9 +4,7 @@ import math
 import pytest
 import torch
 from helpers import catalogue, make_samples, random_histories, tiger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from recbole_stream.data.samples import Samples
 from recbole_stream.decoding.rank import rank_items
@@ -72,7 +70,7 @@ class Scripted(Objective):
 def scripted(objective, values, epochs=10, **changes):
     """A stage over 4 samples in batches of 2, whose validation gives ``values``; result and calls."""
     samples = make_samples(torch.ones(4, 1, dtype=torch.long), torch.tensor([1, 2, 3, 4]))
-    keywords = {name: changes.pop(name) for name in ("progress", "on_epoch", "writer") if name in changes}
+    keywords = {name: changes.pop(name) for name in ("progress", "on_epoch", "record", "bigger") if name in changes}
     evaluate_first = changes.pop("evaluate_first", False)
     seen = []
 
@@ -142,14 +140,12 @@ class TestTraining:
         with pytest.raises(TrainingDiverged, match=r"toy became NaN in epoch 1: lower its learning rate, now 0.1"):
             scripted(Scripted(offsets=(0.0, float("nan"))), [0.0])
 
-    def test_everything_is_logged(self, tmp_path, caplog):
-        with SummaryWriter(tmp_path / "board") as writer, caplog.at_level(logging.INFO):
-            result, _ = scripted(Scripted(), [0.1, 0.2], epochs=2, writer=writer)
-        events = EventAccumulator(str(tmp_path / "board"))
-        events.Reload()
-        for name, values in {"valid": [0.1, 0.2], "loss": [curve["loss"] for curve in result.curves]}.items():
-            assert [event.step for event in events.Scalars(f"toy/{name}")] == [0, 1]
-            assert [event.value for event in events.Scalars(f"toy/{name}")] == pytest.approx(values)
+    def test_everything_is_logged(self, caplog):
+        recorded = []
+        with caplog.at_level(logging.INFO):
+            result, _ = scripted(Scripted(), [0.1, 0.2], epochs=2, record=lambda *epoch: recorded.append(epoch))
+        assert recorded == [(0, result.curves[0]), (1, result.curves[1])]
+        assert [curve["valid"] for curve in result.curves] == [0.1, 0.2]
         assert "toy epoch 1" in caplog.text and "valid ndcg 0.2000 (best 0.2000)" in caplog.text
 
 
@@ -163,6 +159,12 @@ class TestEarlyStopping:
         assert result.valid == {"ndcg": 0.3, "calls": 2.0}
         assert same(weights(objective.model), seen[1])
         assert not same(seen[1], seen[3])
+
+    def test_a_metric_that_is_better_when_smaller_keeps_its_smallest(self):
+        objective = Scripted()
+        result, seen = scripted(objective, [0.9, 0.3, 0.5, 0.4], bigger=False)
+        assert (result.epoch, result.epochs, result.valid["ndcg"]) == (1, 4, 0.3)
+        assert same(weights(objective.model), seen[1])
 
     def test_averaged_weights_are_what_is_validated(self):
         plain, averaged = Scripted(), Scripted()

@@ -25,6 +25,7 @@ python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 --plugins=F.py,G.py  files with models of your own, to be named in --model
 --config_files=F,G   YAML files with further keys
 --seeds=1,2,3        train every model with each seed; the table gives mean ± standard deviation (default: --seed=2020)
+--equal_time=True    let TIGER train as long as STREAMRec has, instead of its own number of epochs
 --references=A,B     models that all others are tested against (default: TIGER,SASRec, those that are there)
 --nproc=N            train in N processes, on as many GPUs of --gpu_id or on the CPU (or: torchrun --nproc_per_node=N)
 --address=auto       train models and seeds at once on the Ray cluster this machine belongs to, HOST:PORT, or local;

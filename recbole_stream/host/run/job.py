@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,9 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     known = known_keys(name)
     check_keys(given, known.union(*map(known_keys, names)), name)
     given = {key: value for key, value in given.items() if key in known}
+    for key in ("checkpoint_dir", "resume_dir"):
+        if key in given:
+            raise InputError(f"{key} is set, but a run keeps all its files in one folder: set output_dir instead.")
     given["checkpoint_dir"] = str(folder / "checkpoints")
     given["resume_dir"] = str(folder / "progress" / name)
 
@@ -95,6 +99,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     if files and "load_col" not in given:
         config["load_col"] = loaded_columns(config.final_config_dict)
     check_values(config, SHARED_RULES)
+    if config["log_wandb"] and importlib.util.find_spec("wandb") is None:
+        raise InputError("log_wandb needs Weights & Biases: run `pip install wandb`, or leave it out.")
     _check_valid_metric(config)
     check_data(config)
     return config
@@ -179,6 +185,8 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
                 run=environment,
             )
         )
+    if config["log_wandb"]:
+        trainer.wandblogger._wandb.finish()  # each training has a record of its own there
     return rows
 
 
@@ -196,11 +204,7 @@ def train_job(config: Config, folder: Path, on_epoch: Callable[[int, float], Non
     """
     _, trainer, train_data, valid_data, _ = _prepare(config, folder)
 
-    def counted(epoch: int, valid: float) -> None:
-        stages = trainer.stages if isinstance(trainer, GenerativeTrainer) else []
-        on_epoch(sum(stage.result.epochs for stage in stages) + epoch + 1, float(valid))
-
-    fit(trainer, train_data, valid_data, counted, Watch())
+    fit(trainer, train_data, valid_data, lambda epoch, valid: on_epoch(epoch + 1, float(valid)), Watch())
     return _floats(trainer.best_valid_result), trainer.saved_model_file
 
 

@@ -12,7 +12,13 @@ from recbole.config import Config
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_ray, check_share, data_warnings, locate_data
-from recbole_stream.host.run.folder import open_folder, record_command
+from recbole_stream.host.run.folder import (
+    begin_run,
+    check_data_unchanged,
+    forget_run,
+    open_folder,
+    record_data,
+)
 from recbole_stream.host.run.job import configure, run_job
 from recbole_stream.reporting.comparison import (
     Comparison,
@@ -25,13 +31,7 @@ from recbole_stream.reporting.comparison import (
 from recbole_stream.reporting.metrics import compared_metrics
 from recbole_stream.reporting.ranks import ranks_file
 from recbole_stream.reporting.report import write_report
-from recbole_stream.reporting.results import (
-    COMMAND_FILE,
-    RESULTS_FILE,
-    Row,
-    read_results,
-    write_results,
-)
+from recbole_stream.reporting.results import RESULTS_FILE, Row, read_results, write_results
 from recbole_stream.reporting.tables import text_table, write_tables
 from recbole_stream.training.processes import broadcast, is_first
 
@@ -56,48 +56,71 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     Raises:
         InputError: something the user gave cannot be used; nothing was trained.
     """
-    table = _Run(options, command)
-    table.begin()
-    table.train()
-    return table.conclude()
+    options = dict(options)
+    # where to train is no part of what is trained: a run may go on elsewhere
+    cluster = [options.pop(key, default) for key, default in CLUSTER.items()]
+    with open_folder(options, command) as asked:
+        table = _Run(*asked, *cluster)
+        table.begin()
+        table.train()
+        return table.conclude()
 
 
 class _Run:
     """A run in its steps: all is checked when the object is made; then :meth:`begin`, :meth:`train`, :meth:`conclude`.
 
+    Args:
+        folder: of the run, held by this process.
+        options, command: of the run.
+        address, cpus, gpus: of the Ray cluster that trains, if there is one, and what a training has of it.
+
     Attributes:
-        folder: of the run.
-        names: its models, in the order of the table.
+        names: the models, in the order of the table.
         configs: one for each training, in the order in which they train.
         done: (model, seed) -> the rows of a training that has ended.
     """
 
-    def __init__(self, given: Mapping[str, Any], command: Sequence[str]) -> None:
-        options = dict(given)
-        # where to train is no part of what is trained: a run may go on elsewhere
-        self.address, self.cpus, self.gpus = (options.pop(key, default) for key, default in CLUSTER.items())
-        self.folder, options, self.command = broadcast(lambda: open_folder(options, command))
-        if self.address is not None:
-            self.folder = self.folder.resolve()  # workers have folders of their own
+    def __init__(
+        self,
+        folder: Path,
+        options: Mapping[str, Any],
+        command: Sequence[str],
+        address: str | None,
+        cpus: float,
+        gpus: float,
+    ) -> None:
+        self.command, self.address, self.cpus, self.gpus = command, address, cpus, gpus
+        self.folder = folder if address is None else folder.resolve()  # workers have folders of their own
         self.names = _names(options)
         dataset = str(options.get("dataset", "ml-100k"))
         self.options = options = locate_data(options, dataset)
+        self.equal_time = _equal_time(options, self.names)
         seeds, self.references = _seeds(options), _references(options, self.names)
         self.configs = [
             _configure(name, self.names, dataset, options, self.folder, seed)
             for seed in seeds
-            for name in _by_budget(self.names)
+            for name in sorted(self.names, key=lambda name: self.equal_time and name != "STREAMRec")
         ]
+        if self.equal_time and any(config["max_train_seconds"] for config in self.configs):
+            raise InputError("Both equal_time and max_train_seconds are given: leave one of them out.")
         if self.address is not None:
             _join(self.address, self.cpus, self.gpus, self.configs)
         self.done: dict[tuple[str, int], list[Row]] = {}
 
     def begin(self) -> None:
-        """Make the folder a run's, and read what a run that goes on has finished."""
+        """Write down what is asked for and on which data, and read what a run that goes on has finished."""
+        self._check_data()
         if is_first():
-            record_command(self.folder, self.options, self.command)
+            begin_run(self.folder, self.options, self.command)
+            record_data(self.folder, *self._data())
         for row in broadcast(lambda: _finished(self.folder)):
             self.done.setdefault((row.model, row.seed), []).append(row)
+
+    def _data(self) -> tuple[list[Config], list[str]]:
+        return self.configs, self.options.get("config_files") or []
+
+    def _check_data(self) -> None:
+        broadcast(lambda: check_data_unchanged(self.folder, *self._data()))
 
     def train(self) -> None:
         """Train what is not done, one after another or on a cluster."""
@@ -117,13 +140,14 @@ class _Run:
                 run_jobs(waiting, self._arguments, self._ended, self.cpus, self.gpus)
         except InputError:
             if is_first() and not self.done and not (self.folder / "checkpoints").exists():
-                (self.folder / COMMAND_FILE).unlink()  # nothing was trained: the corrected command may take the folder
+                forget_run(self.folder)  # nothing was trained
             raise
 
     def _arguments(self, config: Config) -> tuple[Config, Path, Sequence[str], Path] | None:
-        """Those of ``run_job``; None for a TIGER whose budget is not known yet."""
+        """Those of ``run_job``; None for a TIGER that may train as long as a STREAMRec that has not ended yet."""
+        self._check_data()
         name, seed = config["model"], config["seed"]
-        if name == "TIGER" and "STREAMRec" in self.names and not config["max_train_seconds"]:
+        if name == "TIGER" and self.equal_time:
             if ("STREAMRec", seed) not in self.done:
                 return None
             config["max_train_seconds"] = self.done["STREAMRec", seed][-1].train_seconds
@@ -135,6 +159,7 @@ class _Run:
         # the processes measure different times: all take the rows of the first
         self.done[config["model"], config["seed"]] = broadcast(lambda: rows)
         if is_first():
+            record_data(self.folder, *self._data())  # what was downloaded is there now
             _write(self._rows(), self.folder)
 
     def _rows(self) -> list[Row]:
@@ -192,16 +217,25 @@ def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> 
                 config[key] = str(Path(config[key]).resolve())
 
 
-def _by_budget(names: Sequence[str]) -> list[str]:
-    """The order of training: STREAMRec comes first, because TIGER may train as long as STREAMRec has."""
-    return sorted(names, key=lambda name: name != "STREAMRec")
+def _equal_time(options: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether TIGER trains as long as STREAMRec has, instead of its own number of epochs.
+
+    Raises:
+        InputError: ``equal_time`` is neither True nor False, or STREAMRec is no model of the run.
+    """
+    asked = options.get("equal_time", False)
+    if not isinstance(asked, bool):
+        raise InputError(f"--equal_time is {asked!r}, but must be True or False.")
+    if asked and "STREAMRec" not in names:
+        raise InputError("--equal_time gives TIGER the time that STREAMRec takes: add STREAMRec to --model.")
+    return asked
 
 
 def _configure(
     name: str, names: Sequence[str], dataset: str, options: Mapping[str, Any], folder: Path, seed: int | None
 ) -> Config:
     """The configuration of a model, with one of several seeds unless it is None."""
-    given = {key: value for key, value in options.items() if key not in ("seeds", "references")}
+    given = {key: value for key, value in options.items() if key not in ("seeds", "references", "equal_time")}
     if seed is None:
         return configure(name, names, dataset, given, folder)
     config = configure(name, names, dataset, given | {"seed": seed}, folder)
