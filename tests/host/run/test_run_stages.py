@@ -14,10 +14,14 @@ from recbole_stream.host.run.commands import main
 from recbole_stream.host.tuning.sweep import _epochs
 
 
-def rows(folder):
-    """The rows of STREAMRec."""
+@pytest.fixture
+def small(small):
+    return [*small, "--train_batch_size=2048"]
+
+
+def rows(folder, model="STREAMRec"):
     written = json.loads(Path(folder, "results.json").read_text())
-    return [row for row in written if row["model"] == "STREAMRec"]
+    return [row for row in written if row["model"] == model]
 
 
 def test_match_alone_trains_resumes_ranks_and_loads(small, monkeypatch):
@@ -51,11 +55,17 @@ def test_match_alone_trains_resumes_ranks_and_loads(small, monkeypatch):
 
 def test_a_subset_gives_the_rows_of_its_stages_and_its_first_ones_are_those_of_the_whole(small):
     assert main(["--model=STREAMRec", "--stages=[pretrain, match]", "--output_dir=some", *small]) == 0
-    assert main(["--model=STREAMRec", "--stages=[pretrain]", "--output_dir=one", *small]) == 0
+    assert main(["--model=STREAMRec", "--stages=[pretrain]", "--equal_time=True", "--output_dir=one", *small]) == 0
     some, one = rows("some"), rows("one")
     assert [row["stage"] for row in some] == ["PT", "States", "Deliberation"]
     assert [row["stage"] for row in one] == ["PT"]
     assert one[0]["test"] == some[0]["test"] and one[0]["valid"] == some[0]["valid"]
+    # the clock limits TIGER only where that is asked for
+    (free,), (limited,) = rows("some", "TIGER"), rows("one", "TIGER")
+    assert not free["run"]["configuration"]["max_train_seconds"]
+    assert limited["run"]["configuration"]["max_train_seconds"] == one[0]["train_seconds"] > 0
+    first = json.loads(Path("one/results.json").read_text())[0]["model"]
+    assert first == "TIGER"  # the table's order is not that of training
 
 
 @pytest.mark.parametrize(
