@@ -285,6 +285,7 @@ class STREAMRecTrainer(GenerativeTrainer):
                 state_weight=config["state_weight"],
                 dpo_beta=config["dpo_beta"],
                 quant_beta=config["quant_beta"],
+                state_similarity=config["state_similarity"],
                 state_temperature=config["state_temperature"],
                 straight_through=config["straight_through"],
                 label_smoothing=config["label_smoothing"],
