@@ -101,6 +101,8 @@ def test_every_key_of_a_model_file_has_a_rule_or_is_recboles():
 
 
 def test_the_broken_readings_are_valid_keys_that_differ_from_the_default():
+    import yaml
+
     from recbole_stream.host.keys import RULES
 
     broken = yaml.safe_load((ROOT / "properties/ablation/broken-readings.yaml").read_text())
