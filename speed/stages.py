@@ -206,7 +206,7 @@ def collection(
     samples = type(samples)(samples.histories[rows], samples.lengths[rows], samples.targets[rows])
     corpus.train = samples
     # Stage 2 as properties/model/STREAMRec.yaml sets it
-    options = FinetuneOptions(sizes.reasoning_steps, 4, 1, 0.0, 0.1, 0.1, 0.1, 0.25, 0.1, False, 0.0)
+    options = FinetuneOptions(sizes.reasoning_steps, 4, 1, 0.0, 0.1, 0.1, 0.1, 0.25, "cosine", 0.1, False, 0.0)
     objective = Finetune(model, samples, similar, options, sizes.batch, mode, False)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4, fused=True)
 

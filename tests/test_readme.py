@@ -98,3 +98,13 @@ def test_every_key_of_a_model_file_has_a_rule_or_is_recboles():
     }
     assert set(RULES) - written == {"text_fields", *SHARED_RULES}  # which belong to the data set and to all models
     assert set(SHARED_RULES) <= set(yaml.safe_load((ROOT / "properties/run.yaml").read_text()))
+
+
+def test_the_broken_readings_are_valid_keys_that_differ_from_the_default():
+    import yaml
+
+    from recbole_stream.host.keys import RULES
+
+    broken = yaml.safe_load((ROOT / "properties/ablation/broken-readings.yaml").read_text())
+    default = yaml.safe_load((ROOT / "properties/model/STREAMRec.yaml").read_text())
+    assert broken and all(RULES[key].accepts(value) and value != default[key] for key, value in broken.items())

@@ -113,6 +113,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "state_weight": _weight,
     "dpo_beta": number(above=0),
     "quant_beta": _weight,
+    "state_similarity": one_of("cosine", "dot"),
     "state_temperature": number(above=0),
     "straight_through": boolean(),
     "reinforce_epochs": _positive,

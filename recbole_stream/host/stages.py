@@ -60,6 +60,7 @@ def finetune(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
             state_weight=config["state_weight"],
             dpo_beta=config["dpo_beta"],
             quant_beta=config["quant_beta"],
+            state_similarity=config["state_similarity"],
             state_temperature=config["state_temperature"],
             straight_through=config["straight_through"],
             label_smoothing=config["label_smoothing"],

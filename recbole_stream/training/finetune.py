@@ -33,7 +33,7 @@ class FinetuneOptions:
         rounds: number of collections; the labels of the last one are used until the stage ends.
         dpo_weight, quant_weight, state_weight: λ, μ and δ of Eq. 19.
         dpo_beta, quant_beta: β of Eq. 18 and Eq. 15.
-        state_temperature: of the contrast in Eq. 14.
+        state_similarity, state_temperature: of the contrast in Eq. 14, see :func:`state_contrast`.
         straight_through: let the gradient of the other losses pass through the choice of the token to the
             residual; it costs a second pass over the reasoning.
         label_smoothing: see :func:`token_cross_entropy`.
@@ -47,6 +47,7 @@ class FinetuneOptions:
     state_weight: float
     dpo_beta: float
     quant_beta: float
+    state_similarity: str
     state_temperature: float
     straight_through: bool
     label_smoothing: float
@@ -216,7 +217,10 @@ class Finetune(Objective):
     def _state(self, reading: _Reading, batch: Batch) -> Tensor:
         """Eq. 14; the targets of the batch's samples in other processes are negatives too."""
         targets, ids = every_row(reading.target, batch), every_row(batch.targets, batch)
-        return state_contrast(reading.states[:, 1:], targets, ids, self.options.state_temperature, batch.part)
+        options = self.options
+        return state_contrast(
+            reading.states[:, 1:], targets, ids, options.state_temperature, batch.part, options.state_similarity
+        )
 
     @torch.no_grad()
     def _accuracies(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:

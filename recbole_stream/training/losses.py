@@ -36,12 +36,17 @@ def state_weights(steps: int, device: torch.device | str | None = None) -> Tenso
 
 
 def state_contrast(
-    states: Tensor, targets: Tensor, target_ids: Tensor, temperature: float, part: slice = slice(None)
+    states: Tensor,
+    targets: Tensor,
+    target_ids: Tensor,
+    temperature: float,
+    part: slice = slice(None),
+    similarity: str = "cosine",
 ) -> Tensor:
     """In-batch contrast of every reasoning state with its own target (Eq. 14).
 
-    The similarity is the cosine (the restated method leaves it open), because
-    states and targets differ several-fold in length. A batch-mate with the same
+    The paper prints the dot product s·t. States and targets differ several-fold in
+    length, which decides a dot product and not a cosine. A batch-mate with the same
     target item is no negative and drops out of the denominator. Weighted sum over
     the steps, mean over the batch.
 
@@ -49,14 +54,16 @@ def state_contrast(
         states: [B, l, H], s_1 .. s_l.
         targets: [N, H], t of each sample of the whole batch.
         target_ids: [N], item number of each sample's target.
-        temperature: divides the cosines, above 0.
+        temperature: divides the similarities, above 0; the paper has none, which is 1.
         part: where the B states stand among the N samples; all by default.
+        similarity: of a state and a target, ``cosine`` or ``dot``.
     """
     steps = states.shape[1]
     # autocast would turn the product back into bfloat16, whose cosines have two digits
     with torch.autocast(states.device.type, enabled=False):
-        s = F.normalize(states.float(), dim=-1)
-        t = F.normalize(targets.float(), dim=-1)
+        s, t = states.float(), targets.float()
+        if similarity == "cosine":
+            s, t = F.normalize(s, dim=-1), F.normalize(t, dim=-1)
         logits = s @ t.T / temperature  # [B, l, N]
     every = torch.arange(len(targets), device=states.device)
     columns = every[part, None]  # [B, 1]

@@ -34,7 +34,7 @@ class TestMetrics:
 def objective(steps=2):
     model = streamrec(CODES, SIZES)
     samples = make_samples(random_histories(20, (3, 5, 2, 4)), torch.tensor([1, 2, 3, 4]))
-    options = FinetuneOptions(steps, 1, 9, 0.0, 0.0, 0.0, 0.1, 0.25, 0.1, False, 0.0)
+    options = FinetuneOptions(steps, 1, 9, 0.0, 0.0, 0.0, 0.1, 0.25, "cosine", 0.1, False, 0.0)
     return Finetune(model, samples, torch.ones(21, 2, dtype=torch.long), options, 2, "float32", False)
 
 

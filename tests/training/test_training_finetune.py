@@ -20,7 +20,8 @@ SIMILAR = torch.randint(1, 41, (41, 1), generator=torch.Generator().manual_seed(
 STEPS = 3
 OPTIONS = {
     "steps": STEPS, "round_epochs": 2, "rounds": 2, "dpo_weight": 0.7, "quant_weight": 0.3, "state_weight": 0.2,
-    "dpo_beta": 0.4, "quant_beta": 0.25, "state_temperature": 0.1, "straight_through": False, "label_smoothing": 0.0,
+    "dpo_beta": 0.4, "quant_beta": 0.25, "state_similarity": "cosine", "state_temperature": 0.1, "straight_through": False,
+    "label_smoothing": 0.0,
 }  # fmt: skip
 
 
@@ -98,6 +99,18 @@ class TestLosses:
         assert set(ours) == set(theirs)
         for name, gradient in theirs.items():
             assert torch.allclose(ours[name], gradient, atol=1e-4, rtol=1e-3), name
+
+    def test_the_similarity_of_states_is_the_one_asked_for(self):
+        values = {}
+        for similarity in ("cosine", "dot"):
+            _, objective = make(state_similarity=similarity)
+            objective.prepare(0)
+            reading = objective._read(BATCH)
+            t = objective.model.tokens.representation(BATCH.targets)
+            plain = state_contrast(reading.states[:, 1:], t, BATCH.targets, 0.1, similarity=similarity)
+            values[similarity] = next(objective.losses(BATCH))[1]["state"].item()
+            assert values[similarity] == pytest.approx(plain.item(), rel=1e-4)
+        assert values["dot"] != pytest.approx(values["cosine"], rel=0.01)
 
     def test_a_weight_of_0_leaves_its_loss_out(self):
         model, objective = make(dpo_weight=0.0, quant_weight=0.0, state_weight=0.0)

@@ -54,6 +54,14 @@ class TestStateContrast:
         loss = state_contrast(states, targets, torch.tensor([7, 8]), 1 / LN3)
         assert loss.item() == pytest.approx(expected)
 
+    def test_a_dot_product_counts_lengths(self):
+        targets = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        states = torch.tensor([[[2.0, 0.0]], [[1.0, 1.0]]])
+        # dot products 2 and 0, then 1 and 2: shares of the own target 9 / (9 + 1) and 9 / (3 + 9)
+        expected = (math.log(10 / 9) + math.log(4 / 3)) / 2
+        loss = state_contrast(states, targets, torch.tensor([7, 8]), 1 / LN3, similarity="dot")
+        assert loss.item() == pytest.approx(expected)
+
     def test_a_batch_mate_with_the_same_target_is_no_negative(self):
         targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
         states = targets[:, None, :].clone()
