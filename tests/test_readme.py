@@ -59,20 +59,6 @@ def test_the_runs_train_on_ml_100k_and_write_the_table(tmp_path, command, stages
     assert "Recall@10" in done.stdout
 
 
-def test_the_python_example_of_an_existing_benchmark_imports():
-    (example,) = re.findall(
-        r"^```python\n(import recbole_stream  #.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S
-    )
-    imports = [line for line in example.splitlines() if "import" in line]
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(imports)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def test_keys_that_the_readme_names_exist():
     from recbole_stream.host.configuration import known_keys
 

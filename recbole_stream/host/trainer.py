@@ -22,7 +22,7 @@ from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.host.stages import BUILDERS, Plan
 from recbole_stream.precision import automatic_precision
-from recbole_stream.training.fit_views import learn_to_deliberate
+from recbole_stream.training.fit_views import Learnt, learn_to_deliberate
 from recbole_stream.training.loop import StageContext, StageResult, train_stage
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
 from recbole_stream.training.schedule import Schedule
@@ -213,13 +213,7 @@ class GenerativeTrainer(Trainer):
             checkpoint = torch.load(model_file or self.saved_model_file, map_location=self.device, weights_only=False)
             self.model.load_state_dict(checkpoint["state_dict"])
             self.model.load_other_parameter(checkpoint.get("other_parameter"))
-        samples, struct = samples_of(eval_data._dataset).to(self.device), self.eval_collector.data_struct
-        lists = self._lists(samples, show_progress)
-        if self.eval_collector.register.need("rec.items"):
-            struct.update_tensor("rec.items", lists)
-        if self.eval_collector.register.need("rec.meanrank"):
-            struct.update_tensor("rec.meanrank", self._mean_ranks(samples, show_progress))
-        metrics = self._measure(hits_of(lists, samples.targets))
+        metrics = self._metrics(samples_of(eval_data._dataset).to(self.device), show_progress)
         self.wandblogger.log_eval_metrics(metrics, head="eval")
         return metrics
 
@@ -234,10 +228,24 @@ class GenerativeTrainer(Trainer):
             "on with a run by run_recbole.py --resume=FOLDER."
         )
 
-    def _needs_more_than_hits(self, eval_data: AbstractDataLoader) -> bool:
-        """Whether some metric needs more than the places of the targets in the lists."""
-        more = any(map(self.eval_collector.register.need, ("rec.items", "rec.meanrank")))
-        return more or not isinstance(eval_data, FullSortEvalDataLoader)
+    def _metrics(self, samples: Samples, show_progress: bool, learnt: Learnt | None = None) -> dict[str, float]:
+        """RecBole's metrics; users of ``learnt`` have the places that it gives their targets.
+
+        Metrics of lists and scores alone are of the model as it is for these users too.
+        """
+        need, struct = self.eval_collector.register.need, self.eval_collector.data_struct
+        known = None if learnt is None or need("rec.items") else learnt.rows
+        lists = self._lists(samples, show_progress, known)
+        hits = hits_of(lists, samples.targets)
+        if learnt is not None:
+            held_out = torch.from_numpy(learnt.ranks)[:, None] == torch.arange(1, hits.shape[1])
+            hits[learnt.rows.to(hits.device), :-1] = held_out.to(hits)
+        struct.update_tensor("rec.topk", hits)
+        if need("rec.items"):
+            struct.update_tensor("rec.items", lists)
+        if need("rec.meanrank"):
+            struct.update_tensor("rec.meanrank", self._mean_ranks(samples, show_progress))
+        return self.evaluator.evaluate(self.eval_collector.get_data_struct())
 
     def _lists(self, samples: Samples, show_progress: bool, known: torch.Tensor | None = None) -> torch.Tensor:
         """The items that are recommended to each user, best first, [U, k]; 0 where there is none, and to users ``known``."""
@@ -265,11 +273,6 @@ class GenerativeTrainer(Trainer):
         batches = samples.ordered(size, rows)[process_index() :: processes()]
         return tqdm(batches, desc="rank", ncols=100, disable=not show_progress, leave=False)
 
-    def _measure(self, hits: torch.Tensor) -> dict[str, float]:
-        """RecBole's metrics of hits [U, k + 1], see :func:`hits_of`, and of what its collector holds besides."""
-        self.eval_collector.data_struct.update_tensor("rec.topk", hits)
-        return self.evaluator.evaluate(self.eval_collector.get_data_struct())
-
 
 class TIGERTrainer(GenerativeTrainer):
     """One stage: cross-entropy over the target's tokens."""
@@ -288,8 +291,8 @@ class STREAMRecTrainer(GenerativeTrainer):
         """Learn to deliberate, on the validation split.
 
         The weights and the verifier are fitted on validation users, and would look too good on these same users. The
-        validation metric therefore ranks each user by what was fitted on the others (except where a metric needs more
-        than the targets' places).
+        places of the targets, of which the validation metrics follow, are therefore by what was fitted on the others;
+        those of sampled negatives, GAUC and metrics of items alone are not.
         """
         slow = self.model.network.deliberation
         if slow is None:
@@ -303,13 +306,10 @@ class STREAMRecTrainer(GenerativeTrainer):
             self.config["seed"], bool(self.config["leave_out_seen"]), show_progress,
         )  # fmt: skip
         self.logger.info(f"deliberation: {learnt.message}")
-        if self._needs_more_than_hits(valid_data):
-            valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
+        if isinstance(valid_data, FullSortEvalDataLoader):
+            valid = self._metrics(samples, show_progress, learnt)
         else:
-            hits = hits_of(self._lists(samples, show_progress, learnt.rows), samples.targets)
-            held_out = torch.from_numpy(learnt.ranks)[:, None] == torch.arange(1, hits.shape[1])
-            hits[learnt.rows.to(hits.device), :-1] = held_out.to(hits)
-            valid = self._measure(hits)
+            valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
         self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
         self._record_valid(valid)
         self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))

@@ -38,7 +38,7 @@ def test_users_that_taught_are_ranked_by_what_others_taught_and_the_rest_by_the_
     run = tmp_path / "run"
     small = [option for option in small if not option.startswith("--candidates")]
     simple = ["--views_off=[likelihood]", "--verifier_size=0", "--candidates=5000", f"--weigh_users={TAUGHT}"]
-    assert main(["--model=STREAMRec", *small, *simple, f"--output_dir={run}"]) == 0
+    assert main(["--model=STREAMRec", "--metrics=[Recall,NDCG,GAUC]", *small, *simple, f"--output_dir={run}"]) == 0
     (row,) = [row for row in read_results(run) if row.stage == "Deliberation"]
     with quiet_argv():
         _, model, _, _, valid, _ = load_data_and_model(str(run / "checkpoints" / "STREAMRec-seed2020-Deliberation.pth"))
@@ -52,6 +52,9 @@ def test_users_that_taught_are_ranked_by_what_others_taught_and_the_rest_by_the_
         return (scores >= scores[np.arange(len(users)), targets[users]][:, None]).sum(1)
 
     found = ranks(np.arange(len(targets)), slow.weights[1:].double().numpy())
+    # GAUC is of the model as it is: the share of other items below the target, for there are no ties
+    auc = (views.shape[1] - found) / (views.shape[1] - 1)
+    assert row.valid["gauc"] == pytest.approx(auc.mean(), abs=1e-5)
     # the order in which users are dealt into folds: drawn by the seed, then by the length of the history
     taught = torch.randperm(len(samples), generator=torch.Generator().manual_seed(2020))[:TAUGHT]
     taught = taught[samples.lengths[taught].argsort(stable=True)].numpy()
