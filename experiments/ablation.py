@@ -71,7 +71,7 @@ def _measure(loaded: Loaded, seconds: float) -> dict[str, float]:
     began = time.perf_counter()
     learnt = learn_to_deliberate(
         model.network, loaded.valid, some[: config["weigh_users"]], model.trie, model.beams, model.candidates,
-        config["seed"], bool(config["leave_out_seen"]), show_progress=True,
+        config["seed"], show_progress=True,
     )  # fmt: skip
     learning, began = time.perf_counter() - began, time.perf_counter()
     ranks = rank_targets(model, loaded.test, config["eval_batch_size"])

@@ -11,11 +11,11 @@ import recbole_stream  # noqa: F401  registers the models; without Ray, quick_st
 import numpy as np
 import torch
 from recbole.config import Config
-from recbole.quick_start import load_data_and_model
 from torch import Tensor
 
 from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
+from recbole_stream.host.checkpoints import load as load_checkpoint
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import TIGER, STREAMRec
@@ -52,7 +52,7 @@ def load(run: Path, checkpoint: str) -> Loaded:
     if not file.is_file():
         raise InputError(f"{file} does not exist: name the folder of a run that has trained this model with this seed.")
     with quiet_argv():
-        config, model, _, *loaders = load_data_and_model(str(file))
+        config, model, _, *loaders = load_checkpoint(file)
     model.eval()
     return Loaded(config, model, *(samples_of(loader._dataset).to(model.device) for loader in loaders))
 
@@ -71,7 +71,7 @@ def rank_targets(model: STREAMRec | TIGER, samples: Samples, batch_size: int) ->
     model.eval()
     ranks = np.empty(len(samples))
     for batch in samples.ordered(batch_size):
-        items, _ = model.rank(batch.histories, TOP)
+        items, _ = model.rank_batch(batch, TOP)
         ranks[batch.rows.cpu().numpy()] = hit_ranks(items == batch.targets[:, None]).cpu().numpy()
     return np.where(ranks > 0, ranks, np.inf)
 

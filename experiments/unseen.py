@@ -1,8 +1,8 @@
 """What each model of a run would be worth if it left out what the user has already.
 
 Deliberation learns from the validation users that most sets have no repeats; other models are never told. Here every
-checkpoint of the run, whatever the model, ranks once as it was trained and once with the history's items left out. The
-checkpoints stay those that validation chose without the rule: `--leave_out_seen=True` trains and chooses with it.
+checkpoint of the run, whatever the model, ranks once as it was trained and once without all that the user had before.
+The checkpoints stay those that validation chose without the rule: `--leave_out_seen=True` trains and chooses with it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import recbole_stream  # noqa: F401  registers the models; without Ray, quick_st
 
 # isort: split
 import pandas as pd
-from recbole.quick_start import load_data_and_model
 from recbole.utils import get_trainer
 
 from recbole_stream.errors import InputError
+from recbole_stream.host.checkpoints import load
 from recbole_stream.host.configuration import quiet_argv
-from recbole_stream.host.seen import leave_out_seen
 
 __all__ = ["leave_out"]
 
@@ -37,7 +36,7 @@ def leave_out(run: Path, seed: int) -> pd.DataFrame:
     lines = []
     for file in files:
         with quiet_argv():
-            config, model, _, train, *splits = load_data_and_model(str(file))
+            config, model, _, train, *splits = load(file, leave_out_seen=True)
         trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
         trainer.eval_collector.data_collect(train)
         name, stage = file.stem.split(f"-seed{seed}", 1)
@@ -45,8 +44,7 @@ def leave_out(run: Path, seed: int) -> pd.DataFrame:
             "model": name if stage == f"-{name}" else name + stage
         }  # one stage: the model's name
         for rule in ("as trained", "unseen only"):
-            if rule == "unseen only":
-                leave_out_seen(model)
+            config["leave_out_seen"] = rule == "unseen only"
             for split, data in zip(("valid", "test"), splits):
                 found = trainer.evaluate(data, load_best_model=False)
                 line |= {f"{split} {metric}, {rule}": found[metric] for metric in ("ndcg@10", "recall@10")}

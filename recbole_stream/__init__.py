@@ -12,6 +12,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from recbole_stream.host.registration import register  # noqa: E402
 
-__all__ = ["register"]
-
 register()
+
+from recbole_stream.host.recommend import recommend  # noqa: E402 - its RecBole has to be repaired first
+
+__all__ = ["recommend", "register"]

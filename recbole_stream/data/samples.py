@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from recbole_stream.data.seen import Seen
+
 __all__ = ["Batch", "Samples", "trim"]
 
 
@@ -26,6 +28,7 @@ class Batch:
         part: where they stand among all samples of the step.
         whole: how many those are, at least B.
         draws: on the CPU, in the same state in all processes; torch's own where there is none.
+        seen: what is left out of their rankings; None where nothing is.
     """
 
     histories: Tensor
@@ -34,6 +37,7 @@ class Batch:
     part: slice = field(default_factory=lambda: slice(None))
     whole: int = 0
     draws: torch.Generator | None = None
+    seen: Seen | None = None
 
     def __post_init__(self) -> None:
         self.whole = self.whole or len(self.rows)
@@ -60,11 +64,13 @@ class Samples:
         histories: item ids [N, L_max], right-padded with 0.
         lengths: items in each history [N].
         targets: the next item [N].
+        seen: what is left out of the rankings of all; None where nothing is.
     """
 
     histories: Tensor
     lengths: Tensor
     targets: Tensor
+    seen: Seen | None = None
 
     # batches are cut from pools of this many, sorted by length: little padding, still random
     POOL = 64
@@ -77,14 +83,16 @@ class Samples:
 
         Lengths stay on the CPU, where batches are planned, so that a step never waits for the device.
         """
-        return Samples(self.histories.to(device), self.lengths.cpu(), self.targets.to(device))
+        seen = None if self.seen is None else self.seen.to(device)
+        return Samples(self.histories.to(device), self.lengths.cpu(), self.targets.to(device), seen)
 
     def batch(self, rows: Tensor, part: slice = slice(None), draws: torch.Generator | None = None) -> Batch:
         """The ``part`` of the samples ``rows`` (on the CPU), trimmed to the longest history in it."""
         whole, rows = len(rows), rows[part]
         longest = int(self.lengths[rows].max())
         rows = rows.to(self.targets.device, non_blocking=True)
-        return Batch(self.histories[rows, :longest], self.targets[rows], rows, part, whole, draws)
+        seen = None if self.seen is None else self.seen.take(rows)
+        return Batch(self.histories[rows, :longest], self.targets[rows], rows, part, whole, draws, seen)
 
     def ordered(self, batch_size: int, rows: Tensor | None = None) -> list[Batch]:
         """Every sample once, or every one of ``rows``, shortest first: for passes in which the order does not matter."""

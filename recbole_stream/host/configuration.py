@@ -54,7 +54,7 @@ DATASET_KEYS = [
     "semantic_ids_file", "tokenizer", "codebook_levels", "codebook_size", "unique_ids",
     "rq_vae_hidden_sizes", "rq_vae_latent_size", "rq_vae_epochs",
     "rq_vae_learning_rate", "rq_vae_batch_size", "rq_vae_beta",
-    "similar_items",
+    "similar_items", "leave_out_seen",
 ]  # fmt: skip
 
 # Keys that RecBole and its launchers read although none of its lists or YAML

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
 
+from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.data.samples import Samples
+from recbole_stream.errors import InputError
+from recbole_stream.host.checkpoints import known_items, loading
 from recbole_stream.host.checks import check_data, check_dataset
+from recbole_stream.host.items import ItemTable
 from recbole_stream.host.keys import check_combinations
+from recbole_stream.host.seen import seen_of
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text, text_columns
 from recbole_stream.tokenizer.neighbours import nearest_by_ids, nearest_items
@@ -28,33 +33,71 @@ class SemanticIDDataset(SequentialDataset):
     """Item text -> embeddings -> semantic IDs, once the items are known.
 
     Attributes:
+        items (ItemTable): what is known of the items: that of the checkpoint that is being loaded, where there is one.
         semantic_ids (SemanticIDs): row i is item i + 1.
         text (torch.Tensor): ``[item_num, D]``, embeddings of the items' texts, row 0 unused; None without text.
         encoder (dict): which text encoder was used and on how many items.
-        fingerprint (str): of the items and their IDs; a checkpoint belongs to one fingerprint.
     """
 
     def __init__(self, config: Config) -> None:
         check_combinations(config)
         check_data(config)
         super().__init__(config)
-        check_dataset(self)
+        if not loading():  # to recommend, one event is enough
+            check_dataset(self)
         broadcast(self._attach_semantic_ids)
         if not is_first():
             self._attach_semantic_ids()  # what the first process has computed is in the cache now
 
     def _attach_semantic_ids(self) -> None:
+        tokens = [str(item) for item in self.field2id_token[self.iid_field][1:]]
+        known = known_items()
+        if known is not None and known.tokens != tokens:  # a dataset that RecBole saved with other items
+            raise InputError(
+                f"The checkpoint knows {len(known.tokens)} items, and {self.dataset_name} has {len(tokens)} others: "
+                "use the data set it was trained on."
+            )
+        self.items = known or self._make_items(tokens)
+        self.semantic_ids, self.encoder = self.items.ids, self.items.encoder
+        vectors = self.items.text
+        self.text = None if vectors is None else torch.from_numpy(np.vstack([np.zeros_like(vectors[:1]), vectors]))
+
+    def _make_items(self, tokens: list[str]) -> ItemTable:
+        """Semantic IDs as the configuration has them, computed where the run's own folder does not hold them."""
         config = self.config
-        items = [str(item) for item in self.field2id_token[self.iid_field][1:]]
         if config["semantic_ids_file"]:
             path = os.path.normpath(os.path.join(self.dataset_path, config["semantic_ids_file"]))
-            self.semantic_ids = read_semantic_ids(path, items, unique=config["unique_ids"], id_field=self.iid_field)
-            self.encoder = {"encoder": None, "semantic_ids_file": config["semantic_ids_file"]}
-            self.text = None
-        else:
-            vectors = self._embed(items)
-            self.text = torch.from_numpy(np.vstack([np.zeros_like(vectors[:1]), vectors]))
-            self.semantic_ids = build_semantic_ids(
+            ids = read_semantic_ids(path, tokens, unique=config["unique_ids"], id_field=self.iid_field)
+            return ItemTable(tokens, ids, None, {"encoder": None, "semantic_ids_file": config["semantic_ids_file"]})
+        texts = self._texts(tokens)
+        options = RQVAEOptions(
+            hidden_sizes=tuple(config["rq_vae_hidden_sizes"]),
+            latent_size=config["rq_vae_latent_size"],
+            epochs=config["rq_vae_epochs"],
+            learning_rate=config["rq_vae_learning_rate"],
+            batch_size=config["rq_vae_batch_size"],
+            beta=config["rq_vae_beta"],
+        )
+        keys = (
+            "tokenizer",
+            "codebook_levels",
+            "codebook_size",
+            "unique_ids",
+            "seed",
+            "text_encoder",
+            "text_max_length",
+        )
+
+        def compute() -> tuple[dict[str, np.ndarray], dict]:
+            vectors, encoder = encode_texts(
+                texts,
+                config["text_encoder"],
+                config["cache_dir"],
+                max_length=config["text_max_length"],
+                device=str(config["device"]),
+                show_progress=config["show_progress"],
+            )
+            ids = build_semantic_ids(
                 vectors,
                 method=config["tokenizer"],
                 levels=config["codebook_levels"],
@@ -64,18 +107,19 @@ class SemanticIDDataset(SequentialDataset):
                 cache_dir=config["cache_dir"],
                 device=config["device"],
                 show_progress=config["show_progress"],
-                options=RQVAEOptions(
-                    hidden_sizes=tuple(config["rq_vae_hidden_sizes"]),
-                    latent_size=config["rq_vae_latent_size"],
-                    epochs=config["rq_vae_epochs"],
-                    learning_rate=config["rq_vae_learning_rate"],
-                    batch_size=config["rq_vae_batch_size"],
-                    beta=config["rq_vae_beta"],
-                ),
+                options=options,
             )
-        digest = hashlib.sha256("\n".join(items).encode())
-        digest.update(self.semantic_ids.codes.tobytes())
-        self.fingerprint = digest.hexdigest()[:16]
+            state = ItemTable(tokens, ids, vectors, encoder).state()
+            arrays = {name: state.pop(name) for name in ("codes", "text")}
+            return arrays, state
+
+        # where a run can be resumed, it goes on with what it has computed, wherever that is
+        folder = config["checkpoint_dir"] if config["resume_dir"] else None
+        key = content_hash(tokens, texts, [config[name] for name in keys], asdict(options))
+        arrays, state = cached_arrays(folder, "items", key, compute)
+        items = ItemTable.from_state(arrays | state)
+        self.logger.info(f"item text: {items.encoder}")
+        return items
 
     @functools.cached_property
     def similar(self) -> torch.Tensor:
@@ -90,7 +134,7 @@ class SemanticIDDataset(SequentialDataset):
             similar = nearest_items(self.text[1:].numpy(), k, str(self.config["device"])) + 1
         return torch.from_numpy(np.vstack([np.zeros_like(similar[:1]), similar]))
 
-    def _embed(self, items: list[str]) -> np.ndarray:
+    def _texts(self, tokens: list[str]) -> list[str]:
         config = self.config
         path = os.path.join(self.dataset_path, f"{self.dataset_name}.item")
         form = {
@@ -102,17 +146,7 @@ class SemanticIDDataset(SequentialDataset):
         if fields is None:
             fields = text_columns(path, **form)
             self.logger.warning(f"text_fields is not set: item text is made of {', '.join(fields)}.")
-        texts = read_item_text(path, fields, items, **form)
-        vectors, self.encoder = encode_texts(
-            texts,
-            config["text_encoder"],
-            config["cache_dir"],
-            max_length=config["text_max_length"],
-            device=str(config["device"]),
-            show_progress=config["show_progress"],
-        )
-        self.logger.info(f"item text: {self.encoder}")
-        return vectors
+        return read_item_text(path, fields, tokens, **form)
 
 
 class TIGERDataset(SemanticIDDataset):
@@ -127,4 +161,5 @@ def samples_of(dataset: SequentialDataset) -> Samples:
     """All (history, next item) pairs of a built split, as RecBole augmented them."""
     config, features = dataset.config, dataset.inter_feat
     item, suffix = config["ITEM_ID_FIELD"], config["LIST_SUFFIX"]
-    return Samples(features[item + suffix], features[config["ITEM_LIST_LENGTH_FIELD"]], features[item])
+    lengths = features[config["ITEM_LIST_LENGTH_FIELD"]]
+    return Samples(features[item + suffix], lengths, features[item], seen_of(dataset, features))

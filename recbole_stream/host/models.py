@@ -25,6 +25,7 @@ from recbole_stream.decoding.rank_by_views import (
     view_scores,
 )
 from recbole_stream.decoding.trie import Trie
+from recbole_stream.decoding.unseen import rank_unseen
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import SemanticIDDataset, samples_of
 from recbole_stream.host.keys import trained_stages, view_names
@@ -44,9 +45,9 @@ __all__ = ["GenerativeRecommender", "STREAMRec", "TIGER"]
 
 _HISTORIES = 128  # whose items are all scored at once
 
-_FOREIGN = (
-    "The checkpoint belongs to another data set, model or other semantic IDs: use the data set, text and tokenizer "
-    "keys and the seed it was trained with."
+_OTHER_IDS = (
+    "The checkpoint's items have other semantic IDs than were made here: load it with load_data_and_model, which takes "
+    "those that the checkpoint carries; one that carries none, of an older version, needs the cache of its training."
 )
 
 
@@ -68,7 +69,7 @@ class GenerativeRecommender(SequentialRecommender):
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
-        self.beams, self.fingerprint = config["beam_size"], dataset.fingerprint
+        self.beams, self.items = config["beam_size"], dataset.items
         self.exact = config["search"] == "exact"
         self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
 
@@ -88,6 +89,13 @@ class GenerativeRecommender(SequentialRecommender):
         if self.exact:
             return rank_items_exactly(self.network, histories, self.trie, top, self.beams)[:2]
         return rank_items(self.network, histories, self.trie, self.beams, top)
+
+    def rank_batch(self, batch: Batch, top: int | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`rank` of a batch's histories, without what the batch says its users had before."""
+        if batch.seen is None:
+            return self.rank(batch.histories, top)
+        top = top or self.beams
+        return rank_unseen(self.rank, batch.histories, batch.seen, top, max(top, self.beams), self.n_items - 1)
 
     @torch.no_grad()
     def scores_of_all(self, interaction: Interaction) -> Tensor:
@@ -121,18 +129,31 @@ class GenerativeRecommender(SequentialRecommender):
         """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
         return self.scores_of_all(interaction)
 
-    def other_parameter(self) -> dict[str, str]:
-        """What a checkpoint carries beside the weights: the catalogue it belongs to."""
-        return {"fingerprint": self.fingerprint}
+    @property
+    def fingerprint(self) -> str:
+        """Of the items and their semantic IDs."""
+        return self.items.fingerprint
 
-    def load_other_parameter(self, para: dict[str, str] | None) -> None:
-        """Check that a checkpoint belongs to this catalogue.
+    def other_parameter(self) -> dict[str, Any]:
+        """What a checkpoint carries beside the weights: the items it belongs to, with their IDs and texts' vectors."""
+        return {"fingerprint": self.fingerprint, "items": self.items.state()}
+
+    def load_other_parameter(self, para: dict[str, Any] | None) -> None:
+        """Check that a checkpoint belongs to these items.
 
         Raises:
-            InputError: it belongs to other items.
+            InputError: it belongs to others, or to other semantic IDs.
         """
-        if para and para["fingerprint"] != self.fingerprint:
-            raise InputError(_FOREIGN)
+        if not para or para["fingerprint"] == self.fingerprint:
+            return
+        known, own = para["items"]["tokens"] if "items" in para else None, self.items.tokens
+        if known is not None and known != own:
+            shared = len(set(known).intersection(own))
+            raise InputError(
+                f"The checkpoint knows {len(known)} items, of which {shared} are among the {len(own)} of this data "
+                "set: use the data set it was trained on."
+            )
+        raise InputError(_OTHER_IDS)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
         """As in torch.
@@ -142,8 +163,16 @@ class GenerativeRecommender(SequentialRecommender):
         """
         own = self.state_dict()
         table = "network.tokens.table"
-        if table not in state_dict or not torch.equal(state_dict[table].cpu(), own[table].cpu()):
-            raise InputError(_FOREIGN)
+        if table not in state_dict:
+            raise InputError("The checkpoint is not of TIGER or STREAMRec: load it with the model it was trained for.")
+        known, present = state_dict[table].cpu(), own[table].cpu()
+        if len(known) != len(present):
+            raise InputError(
+                f"The checkpoint knows {len(known) - 1} items, but this data set has {len(present) - 1}: use the data "
+                "set it was trained on."
+            )
+        if not torch.equal(known, present):
+            raise InputError(_OTHER_IDS)
         if {name: value.shape for name, value in state_dict.items()} != {n: v.shape for n, v in own.items()}:
             raise InputError(
                 "The checkpoint's weights have other sizes than the model: use the backbone keys it was trained with."

@@ -22,7 +22,7 @@ from recbole_stream.host.configuration import (
     preset_file,
     read_keys,
 )
-from recbole_stream.host.keys import RULES
+from recbole_stream.host.keys import RULES, SHARED_RULES
 from recbole_stream.host.paths import lineage, model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
 
@@ -89,6 +89,7 @@ def _hook_configuration() -> None:
     RecBole's own folder.
     """
     from recbole.config import Config
+    from recbole.utils import ModelType
 
     stock = Config._load_internal_config_dict
 
@@ -97,6 +98,12 @@ def _hook_configuration() -> None:
         stock(self, model, model_class, dataset)
         external: dict[str, Any] = self.external_config_dict
         ours = _ours(model)
+        check_values(external, SHARED_RULES)
+        if model_class.type == ModelType.SEQUENTIAL and external.get("repeatable") is False:
+            raise InputError(
+                "repeatable is False, which RecBole has for general models only: leave it out, and set leave_out_seen "
+                "to True to recommend nothing that a user has already."
+            )
         if ours:
             check_keys(external, known_keys(model), model)
             self.internal_config_dict["preset"] = "default"

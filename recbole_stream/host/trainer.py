@@ -255,7 +255,7 @@ class GenerativeTrainer(Trainer):
         if known is not None:
             unknown[known] = False
         for batch in self._shared(samples, self.test_batch_size, unknown.nonzero()[:, 0], show_progress):
-            items = self.model.rank(batch.histories, top)[0][:, :top]
+            items = self.model.rank_batch(batch, top)[0][:, :top]
             lists[batch.rows, : items.shape[1]] = items
         return all_reduce(lists)
 
@@ -265,7 +265,10 @@ class GenerativeTrainer(Trainer):
         size = max(1, min(self.test_batch_size, _SCORES // self.model.n_items))
         for batch in self._shared(samples, size, torch.arange(len(samples)), show_progress):
             histories = Interaction({self.model.ITEM_SEQ: batch.histories})
-            ranks[batch.rows] = mean_ranks(self.model.full_sort_predict(histories), batch.targets)
+            scores = self.model.full_sort_predict(histories)
+            if batch.seen is not None:
+                scores[batch.seen.index()] = -torch.inf
+            ranks[batch.rows] = mean_ranks(scores, batch.targets)
         return all_reduce(ranks)
 
     def _shared(self, samples: Samples, size: int, rows: torch.Tensor, show_progress: bool) -> Iterable[Batch]:
@@ -303,7 +306,7 @@ class STREAMRecTrainer(GenerativeTrainer):
         some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
         learnt = learn_to_deliberate(
             model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates,
-            self.config["seed"], bool(self.config["leave_out_seen"]), show_progress,
+            self.config["seed"], show_progress,
         )  # fmt: skip
         self.logger.info(f"deliberation: {learnt.message}")
         if isinstance(valid_data, FullSortEvalDataLoader):

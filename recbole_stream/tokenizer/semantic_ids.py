@@ -12,13 +12,14 @@ import numpy as np
 
 from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.errors import InputError
+from recbole_stream.files import write_text
 from recbole_stream.tokenizer.collisions import append_counter, group_ids, reassign, sinkhorn
 from recbole_stream.tokenizer.report import collision_summary, level_usage, reconstruction_error
 from recbole_stream.tokenizer.residual import Quantised, row_chunks, sum_codewords
 from recbole_stream.tokenizer.rq_kmeans import rq_kmeans
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions, rq_vae
 
-__all__ = ["METHODS", "UNIQUE_WAYS", "SemanticIDs", "build_semantic_ids", "read_semantic_ids"]
+__all__ = ["METHODS", "UNIQUE_WAYS", "SemanticIDs", "build_semantic_ids", "read_semantic_ids", "write_semantic_ids"]
 
 METHODS = ("rq_kmeans", "rq_vae")
 UNIQUE_WAYS = ("reassign", "counter", "sinkhorn")
@@ -239,6 +240,22 @@ def read_semantic_ids(
     }
     _log(report)
     return SemanticIDs(codes, sizes, report)
+
+
+def write_semantic_ids(
+    path: str | Path, item_tokens: list[str], codes: np.ndarray, *, id_field: str = "item_id"
+) -> None:
+    """A table that :func:`read_semantic_ids` reads: a header, the item's token and `code_1 .. code_m`.
+
+    Args:
+        path: of the file, separated by tabs.
+        item_tokens: of the items, `[n]`.
+        codes: int `[n, m]`.
+        id_field: the column of the item's token.
+    """
+    header = [id_field, *(f"code_{level + 1}" for level in range(codes.shape[1]))]
+    rows = [[token, *map(str, row)] for token, row in zip(item_tokens, codes.tolist(), strict=True)]
+    write_text(path, "".join("\t".join(row) + "\n" for row in [header, *rows]))
 
 
 def _read_table(path: Path, id_field: str) -> dict[str, list[int]]:

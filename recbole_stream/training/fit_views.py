@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
+from recbole_stream.data.seen import Seen
 from recbole_stream.decoding.rank_by_views import candidate_views
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
@@ -101,7 +102,6 @@ def learn_to_deliberate(
     beams: int,
     candidates: int,
     seed: int,
-    unseen_only: bool = False,
     show_progress: bool = False,
 ) -> Learnt:
     """Choose the weights of the views, fit them again on the candidates that they find, and train the verifier on these.
@@ -110,11 +110,10 @@ def learn_to_deliberate(
 
     Args:
         model: with its ``deliberation``, by which it ranks from here on.
-        samples: of users on whom nothing was trained, on the model's device.
+        samples: of users on whom nothing was trained, on the model's device; the ranks leave out what they have seen.
         rows: numbers of the samples to learn from [U], on the CPU.
         trie, beams, candidates: see :func:`candidate_views`.
         seed: of the verifier, and of who is held out when.
-        unseen_only: the ranks are those among items that a user does not have.
         show_progress: progress bar.
     """
     slow = model.deliberation
@@ -132,8 +131,8 @@ def learn_to_deliberate(
         slow.weights.copy_(torch.from_numpy(weights))
         used = (bool(weights[0]), *slow.used[1:])
         least = (_KEPT if used[0] else 0.0, *LEAST[1:])
-    histories = samples.histories[rows] if unseen_only else None
-    told, learnt, ranks = broadcast(lambda: _forecast(slow.verifier, found, used, weights, seed, histories))
+    seen = None if samples.seen is None else samples.seen.to("cpu").take(rows)
+    told, learnt, ranks = broadcast(lambda: _forecast(slow.verifier, found, used, weights, seed, seen))
     if slow.verifier is not None:
         slow.verifier.load_state_dict(learnt)
     named = " ".join(f"{view} {weight:.3f}" for view, weight in zip(VIEWS, weights))
@@ -170,7 +169,7 @@ def _forecast(
     used: tuple[bool, ...],
     weights: np.ndarray,
     seed: int,
-    histories: Tensor | None,
+    seen: Seen | None,
 ) -> tuple[str, dict[str, Tensor], np.ndarray]:
     """Train the verifier, and rank each user's target by what was fitted on other users.
 
@@ -179,7 +178,7 @@ def _forecast(
         found: the candidates.
         used, weights: of the views.
         seed: of the verifier, and of who is held out when.
-        histories: of all users [all users, L]; items in them are not ranked. None ranks them too.
+        seen: of all users, not ranked; None ranks them too.
 
     Returns:
         what to log of the verifier, its weights, and the ranks [all users], infinite where the target is not ranked.
@@ -194,9 +193,9 @@ def _forecast(
         told = f"; verifier {trust}: {errors:+.1f} standard errors on held-out users"
         learnt, scores = verifier.state_dict(), trusted.numpy()
     ranked, ranks = found.present, np.full(len(found.users), np.inf)
-    if histories is not None:
-        own = histories[torch.from_numpy(found.users)].cpu().numpy()
-        ranked &= ~(found.items[:, :, None] == own[:, None]).any(-1)
+    if seen is not None:
+        own = seen.take(torch.from_numpy(found.users).nonzero()[:, 0])
+        ranked &= ~own.contains(torch.from_numpy(found.items)).numpy()
     hits = ranked & (np.arange(found.items.shape[1]) == found.targets[:, None])
     ranks[found.users] = ranks_among(np.where(ranked, scores, -np.inf), hits)
     return told, learnt, ranks

@@ -263,7 +263,7 @@ def test_similar_items_are_looked_for_where_something_reads_them(small, keys, lo
 def test_foreign_checkpoint_is_refused(small, tmp_path):
     _, _, _, model = prepared("TIGER", small)
     _, _, _, other = prepared("TIGER", small | {"seed": 7})
-    with pytest.raises(InputError, match="another data set"):
+    with pytest.raises(InputError, match="other semantic IDs than were made here"):
         model.load_state_dict(other.state_dict())
     _, _, _, wider = prepared("TIGER", small | {"hidden_size": 24})
     with pytest.raises(InputError, match="other sizes"):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from recbole_stream.data.samples import Batch
+from recbole_stream.data.seen import Seen
 from recbole_stream.decoding.rank_by_views import deliberate
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import VIEWS, Deliberation
@@ -59,14 +60,17 @@ def test_its_ranks_are_those_of_its_ranking_where_users_are_too_few_to_hold_some
     trie = Trie(catalogue(20, (4, 4, 4)))
     histories = random_histories(20, (2, 1, 2), seed=1)
     samples = make_samples(histories, torch.tensor([4, histories[1, 0], 9]))  # the second user buys the same again
-    learnt = learn_to_deliberate(model, samples, torch.tensor([2, 0, 1]), trie, 4, 20, 0, unseen_only)
+    had = [histories[0].tolist(), histories[1, :1].tolist(), [7, *histories[2].tolist()]]  # 7 is too old to be read
+    if unseen_only:
+        samples.seen = Seen(torch.tensor(sum(had, [])), torch.tensor([0, 2, 3]), torch.tensor([2, 1, 3]))
+    learnt = learn_to_deliberate(model, samples, torch.tensor([2, 0, 1]), trie, 4, 20, 0)
     assert learnt.rows.tolist() == [1, 2, 0]  # short histories first
     for row, rank in zip(learnt.rows, learnt.ranks):
         history, target = samples.histories[row], samples.targets[row]
         items, scores = deliberate(model, history[None], trie, 4, 20, 20)
         ranked = {item: score for item, score in zip(items[0].tolist(), scores[0].tolist()) if score > -np.inf}
         if unseen_only:
-            ranked = {item: score for item, score in ranked.items() if item not in history}
+            ranked = {item: score for item, score in ranked.items() if item not in had[row]}
         own = ranked.get(target.item())
         expected = np.inf if own is None else sum(score > own - 1e-5 for score in ranked.values())  # ties count against
         assert rank == expected

@@ -17,7 +17,6 @@ __all__ = [
     "AveragedGradients",
     "average_over_users",
     "let_one_process_log",
-    "load_what_several_processes_trained",
     "make_folders_together",
     "tell_children_of_us",
     "train_on_several_cpus",
@@ -159,19 +158,6 @@ def make_folders_together() -> None:
     from recbole.utils import ensure_dir
 
     edit(ensure_dir, {"os.makedirs(dir_path)": "os.makedirs(dir_path, exist_ok=True)"})
-
-
-def load_what_several_processes_trained() -> None:
-    """``load_data_and_model`` of such a checkpoint: ``Default process group ...``.
-
-    The configuration in it still says that there are several
-    (quick_start.py:251), so that the data loaders ask which one they are.
-    """
-    from recbole.quick_start import load_data_and_model
-
-    config = 'config = checkpoint["config"]'
-    alone = "config.final_config_dict.update(single_spec=True)"
-    edit(load_data_and_model, {config: f"{config}; torch.distributed.is_initialized() or {alone}"})
 
 
 def average_over_users() -> None:

@@ -22,7 +22,7 @@ import torch
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import DATASET_KEYS
-from recbole_stream.host.repairs import parallel, reading
+from recbole_stream.host.repairs import checkpoints, parallel, reading
 from recbole_stream.host.repairs.edit import edit
 
 __all__ = ["apply", "ray_is_installed"]
@@ -36,6 +36,7 @@ def apply() -> None:
         leave_anomaly_mode_off,
         accept_counts_as_evaluation_data,
         scale_gradients_by_the_present_name,
+        checkpoints.load_anywhere,
         load_whole_checkpoints,
         count_elements_of_sequences,
         reading.read_cells_as_they_stand,
@@ -47,12 +48,13 @@ def apply() -> None:
         keep_rows_in_time_order,
         compare_our_dataset_keys,
         name_checkpoints_uniquely,
+        checkpoints.keep_names,
         write_checkpoints_whole,
         draw_bars_on_terminals_only,
+        checkpoints.leave_out_seen,
         parallel.train_on_several_cpus,
         parallel.let_one_process_log,
         parallel.make_folders_together,
-        parallel.load_what_several_processes_trained,
         parallel.average_over_users,
         parallel.tell_children_of_us,
     ):
@@ -148,13 +150,12 @@ def load_whole_checkpoints() -> None:
     """``Weights only load failed``: RecBole's checkpoints hold its ``Config``.
 
     Since torch 2.6 ``torch.load`` refuses that unless told otherwise. Told are
-    RecBole's own calls only: trainer.py:323 and 583, quick_start.py:250, and
-    the models that start from a pretrained file (s3rec.py:120, ract.py:75, ...).
+    RecBole's own calls only: trainer.py:323 and 583, and the models that start
+    from a pretrained file (s3rec.py:120, ract.py:75, ...).
     """
-    from recbole.quick_start import load_data_and_model
     from recbole.trainer import Trainer
 
-    readers = [Trainer.resume_checkpoint, Trainer.evaluate, load_data_and_model]
+    readers = [Trainer.resume_checkpoint, Trainer.evaluate]
     for module, model, method in (
         ("sequential_recommender.s3rec", "S3Rec", "__init__"),
         ("general_recommender.convncf", "ConvNCF", "__init__"),

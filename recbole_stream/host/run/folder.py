@@ -103,6 +103,8 @@ def _as_begun(folder: Path, options: dict[str, Any]) -> tuple[dict[str, Any], li
     """The options and the command with which a run began."""
     begun = json.loads((folder / COMMAND_FILE).read_text())
     before = begun["options"]
+    # the folder may have been moved, and the data with it
+    before |= {key: options[key] for key in ("data_path", "cache_dir") if key in options}
     changed = [key for key, value in options.items() if before.get(key) != value]
     if changed:
         raise InputError(f"A resumed run keeps its options, but {changed[0]} is another one: leave it out.")

@@ -38,12 +38,12 @@ from recbole_stream.host.registration import dataset_files
 from recbole_stream.host.run.outcomes import Watch, outcomes_of
 from recbole_stream.host.run.ranking import count_users, describe_users, rank_users
 from recbole_stream.host.run.resume import fit
-from recbole_stream.host.seen import leave_out_seen
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.reporting.curves import curves_file, write_curves
 from recbole_stream.reporting.ranks import ranks_file, write_ranks
 from recbole_stream.reporting.results import Row, run_environment
 from recbole_stream.tokenizer.report import save_report
+from recbole_stream.tokenizer.semantic_ids import write_semantic_ids
 from recbole_stream.training.processes import is_first, process_index
 
 __all__ = ["configure", "given_keys", "run_job", "train_job"]
@@ -141,7 +141,7 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
         config: from :func:`configure`.
         folder: of the run.
         command: as it was typed, for the record.
-        tokenizer_folder: where the report on the semantic IDs goes, by default into the run's folder.
+        tokenizer_folder: where the semantic IDs and the report on them go, by default into the run's folder.
 
     Returns:
         a row for each stage, the model's only one included.
@@ -153,6 +153,8 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
         environment["encoder"] = dataset.encoder
         if is_first():
             save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
+            table = (tokenizer_folder or folder) / "semantic_ids.tsv"
+            write_semantic_ids(table, dataset.items.tokens, dataset.semantic_ids.codes, id_field=dataset.iid_field)
 
     described = describe_users(train_data, valid_data, test_data)
     watch = Watch()
@@ -227,8 +229,6 @@ def _prepare(
     init_seed(config["seed"] + process_index(), config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     logger.info(model)
-    if config["leave_out_seen"]:
-        leave_out_seen(model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)
     return dataset, trainer, train_data, valid_data, test_data
 
