@@ -106,11 +106,11 @@ def convert(
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=output) as scratch:
         work = Path(scratch) / name
         work.mkdir()
-        header = ("user_id:token", "item_id:token", "timestamp:float")
+        header: tuple[str, ...] = ("user_id:token", "item_id:token", "timestamp:float")
         _write(work / f"{name}.inter", header, zip(map(_id_cell, users), map(_id_cell, ids), seconds))
         fields = list(texts.columns[1:])
         if fields:
-            columns = [map(_id_cell, texts.iloc[:, 0])]
+            columns: list[Iterable[str]] = [map(_id_cell, texts.iloc[:, 0])]
             columns += [(atomic_cell(one_line(cell)) for cell in texts[field]) for field in fields]
             header = ("item_id:token", *(f"{field}:token_seq" for field in fields))
             _write(work / f"{name}.item", header, zip(*columns))

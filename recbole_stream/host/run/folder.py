@@ -64,7 +64,8 @@ def open_folder(options: dict[str, Any], command: Sequence[str]) -> Iterator[Ask
             held.append(FileLock(folder / LOCK_FILE))
             held[0].acquire(timeout=_SECONDS if resumed else 0)
         except Timeout:
-            held.clear(), made.clear()
+            held.clear()
+            made.clear()
             raise InputError(f"{folder} belongs to a run that is still going: wait for its end, or stop it.") from None
         if resumed:
             remove_halves(folder)
