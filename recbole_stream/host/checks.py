@@ -18,7 +18,7 @@ from recbole_stream.atomic import read_header
 from recbole_stream.data.scan import Scan, scan_file
 from recbole_stream.errors import InputError
 from recbole_stream.host.columns import check_columns, file_form, interaction_files, load_named_columns, loaded
-from recbole_stream.host.repairs.repairs import ray_is_installed
+from recbole_stream.host.packages import ray_is_installed
 
 __all__ = ["check_data", "check_dataset", "check_ray", "check_share", "data_warnings", "locate_data"]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from recbole_stream.data.samples import Samples
 from recbole_stream.training.finetune import Finetune, FinetuneOptions
@@ -13,10 +15,19 @@ from recbole_stream.training.loop import Objective
 from recbole_stream.training.reinforce import Reinforce, ReinforceOptions
 from recbole_stream.training.schedule import Schedule
 
-if TYPE_CHECKING:
-    from recbole_stream.host.trainer import GenerativeTrainer
-
 __all__ = ["BUILDERS", "Plan"]
+
+
+class StageTrainer(Protocol):
+    """What a stage needs to know of the trainer that runs it; see ``GenerativeTrainer``."""
+
+    config: Any
+    model: Any
+    precision: str
+    stages: list
+    final_weights: dict[str, Tensor]
+
+    def schedule(self, epochs: str, learning_rate: str, patience: str, **changes: Any) -> Schedule: ...
 
 
 @dataclass(frozen=True)
@@ -37,13 +48,13 @@ class Plan:
     evaluate_first: bool = False
 
 
-def pretrain(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
+def pretrain(trainer: StageTrainer, number: int, samples: Samples) -> Plan:
     """Stage 1 (Eq. 9-11)."""
     schedule = trainer.schedule("pretrain_epochs", "pretrain_learning_rate", "pretrain_patience")
     return Plan(number, trainer.model.first_objective, schedule)
 
 
-def finetune(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
+def finetune(trainer: StageTrainer, number: int, samples: Samples) -> Plan:
     """Stage 2 (Eq. 12-19)."""
     config, network = trainer.config, trainer.model.network
 
@@ -78,7 +89,7 @@ def finetune(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
     return Plan(number, objective, trainer.schedule("finetune_epochs", "finetune_learning_rate", "finetune_patience"))
 
 
-def reinforce(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
+def reinforce(trainer: StageTrainer, number: int, samples: Samples) -> Plan:
     """Stage 3 (Eq. 20-27)."""
     config = trainer.config
 
@@ -108,7 +119,7 @@ def reinforce(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan
     return Plan(number, objective, schedule, evaluate_first=True)
 
 
-def match(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
+def match(trainer: StageTrainer, number: int, samples: Samples) -> Plan:
     """The matching tower of the deliberation."""
 
     def objective() -> Objective:
@@ -121,7 +132,7 @@ def match(trainer: GenerativeTrainer, number: int, samples: Samples) -> Plan:
 
 
 # name in the key ``stages`` -> the plan, given the trainer, the stage's number and the training samples
-BUILDERS: dict[str, Callable[[GenerativeTrainer, int, Samples], Plan]] = {
+BUILDERS: dict[str, Callable[[StageTrainer, int, Samples], Plan]] = {
     "pretrain": pretrain,
     "finetune": finetune,
     "reinforce": reinforce,

@@ -22,10 +22,11 @@ import torch
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import DATASET_KEYS
+from recbole_stream.host.packages import ray_is_installed
 from recbole_stream.host.repairs import checkpoints, parallel, reading
 from recbole_stream.host.repairs.edit import edit
 
-__all__ = ["apply", "ray_is_installed"]
+__all__ = ["apply"]
 
 
 def apply() -> None:
@@ -96,12 +97,6 @@ def do_without_ray() -> None:
         importlib.import_module("recbole.quick_start.quick_start")
     finally:
         del sys.modules["ray"]
-
-
-def ray_is_installed() -> bool:
-    """Whether there is a package of that name, and not just a folder such as the ``/tmp/ray`` that Ray leaves behind."""
-    spec = importlib.util.find_spec("ray")
-    return spec is not None and spec.origin is not None
 
 
 class _NoRay:
