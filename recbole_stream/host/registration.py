@@ -94,7 +94,7 @@ def _hook_configuration() -> None:
     stock = Config._load_internal_config_dict
 
     @functools.wraps(stock)
-    def load_internal_config_dict(self: Config, model: str, model_class: type, dataset: str) -> None:
+    def load_internal_config_dict(self: Config, model: str, model_class: Any, dataset: str) -> None:
         stock(self, model, model_class, dataset)
         external: dict[str, Any] = self.external_config_dict
         ours = _ours(model)

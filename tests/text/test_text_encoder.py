@@ -125,3 +125,11 @@ def test_a_model_that_cannot_be_loaded_is_one_sentence(monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="`text_encoder` .*empty cannot be loaded"):
         encode_texts(["a"], str(tmp_path / "empty"), None, show_progress=False)
+
+
+def test_what_another_arithmetic_computed_is_not_read(packaged, tmp_path, monkeypatch):
+    for precision in ("float32", "bfloat16", "float32"):
+        monkeypatch.setattr("recbole_stream.text.encoder._precision", lambda device, said=precision: said)
+        _, info = encode_texts(TEXTS, "auto", tmp_path, show_progress=False)
+        assert info["precision"] == precision and len(info["revision"]) == 32
+    assert len(list(tmp_path.glob("embeddings-*.npz"))) == 2

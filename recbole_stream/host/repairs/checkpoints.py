@@ -27,7 +27,7 @@ def keep_names() -> None:
     dataset.py:1207 numbers them; trainer.py:308 writes checkpoints. The trainer
     sees its dataset last in collector.py:77.
     """
-    from recbole.data.dataset import Dataset
+    from recbole.data.dataset import Dataset, KnowledgeBasedDataset
     from recbole.evaluator import Collector
     from recbole.trainer import Trainer
 
@@ -35,7 +35,9 @@ def keep_names() -> None:
 
     @functools.wraps(collect)
     def data_collect(self: Collector, train_data) -> None:
-        self.names = train_data._dataset.field2id_token
+        dataset = train_data._dataset
+        # with a knowledge graph items and entities are numbered a second time, together
+        self.names = None if isinstance(dataset, KnowledgeBasedDataset) else dataset.field2id_token
         collect(self, train_data)
 
     @functools.wraps(remap)
