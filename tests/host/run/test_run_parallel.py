@@ -161,7 +161,7 @@ COMMAND = [
 ]  # fmt: skip
 
 
-# a recommender of RecBole that tells from where each of its processes draws
+# a recommender of RecBole that tells from where each of its processes draws, and for how long it waits for the others
 TOLD = """
 from pathlib import Path
 import torch
@@ -170,7 +170,9 @@ from recbole.model.sequential_recommender import SASRec
 class Told(SASRec):
     def __init__(self, config, dataset):
         super().__init__(config, dataset)
-        Path(f"seed-of-{torch.distributed.get_rank()}").write_text(str(torch.initial_seed()))
+        group = torch.distributed.distributed_c10d._get_default_group()
+        waits = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+        Path(f"told-by-{torch.distributed.get_rank()}").write_text(f"{torch.initial_seed()} {waits}")
 """
 
 
@@ -248,8 +250,10 @@ class TestCommand:
         assert (ranks["rank"] <= 10).mean() == pytest.approx(row["test"]["recall@10"], abs=1e-4)
         assert run.stdout.count("Written to") == 1
         assert len(set(folder.glob("log/*/*")) - before) == 2  # one process logs each model
-        seeds = [int((folder / f"seed-of-{rank}").read_text()) for rank in range(2)]
-        assert seeds[0] == 2020 != seeds[1]  # as in stock RecBole: dropout masks of their own
+        told = [(folder / f"told-by-{rank}").read_text().split() for rank in range(2)]
+        assert int(told[0][0]) == 2020 != int(told[1][0])  # as in stock RecBole: dropout masks of their own
+        # while the first encodes a catalogue, which takes hours, the others wait
+        assert min(float(seconds) for _, seconds in told) > 86400
 
     @pytest.mark.slow
     def test_two_killed_processes_go_on(self, folder, arguments, one):
