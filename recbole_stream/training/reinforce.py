@@ -141,7 +141,7 @@ class Reinforce(Objective):
                 model.begin(batch.histories), options.group, steps, levels, batch.uniform(options.group, steps + levels)
             )
             frozen, _ = self.log_probs(self.sft, batch.histories, rollouts)
-        # before torch 2.11 autocast goes on with the weights that it has cast here, without a graph
+        # autocast of older releases (2.6 is one) would go on with the weights that it has cast here, without a graph
         torch.clear_autocast_cache()
         mask = torch.ones_like(rollouts, dtype=torch.bool)
         if options.positions == "thinking":
