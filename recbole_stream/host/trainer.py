@@ -157,8 +157,6 @@ class GenerativeTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
         self.model.objective = objective = plan.objective()
-        # each stage has a seed of its own, so that a resumed stage draws the same random numbers
-        torch.manual_seed(self.config["seed"] + plan.number)
         context = StageContext(
             lambda: self.evaluate(valid_data, load_best_model=False, show_progress=show_progress),
             self.valid_metric,
