@@ -37,7 +37,7 @@ setup(
     # which Python 3.12 cannot have, so it is installed with --no-deps. What it
     # imports is listed here instead.
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.6",  # what transformers 5 asks for; .ci/lowest-torch runs tests with it
         "numpy",
         "pandas",
         "scipy",

@@ -96,7 +96,6 @@ def _finetune(loaded: Loaded, tokens: str) -> dict[str, float]:
     objective = plan.objective()
     if tokens != "collected":
         replace_traces(objective, tokens, seed)
-    torch.manual_seed(seed + 1)
     context = StageContext(lambda: _metrics(loaded), "ndcg@10", precision=trainer.precision)
     result = train_stage(network, objective, plan.schedule, loaded.train, context)
     return {**result.valid, "seconds": result.seconds}

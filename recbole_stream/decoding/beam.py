@@ -81,7 +81,7 @@ def _last_level(
     items, best = best_items(trie, nodes[:, :some], found, top)
     if some == nodes.shape[1]:
         return items, best
-    if nodes.is_cuda:  # sizes that depend on data would make the host wait for the GPU
+    if not nodes.is_cpu:  # sizes that depend on data would make the host wait for the GPU
         rest, width = torch.arange(len(nodes), device=nodes.device), nodes.shape[1]
     else:
         bound = best[:, -1:] if best.shape[1] == top else -torch.inf
@@ -132,7 +132,7 @@ def score_shared_items(prefix: Prefix, items: Tensor) -> Tensor:
         [B, G, C] in float32.
     """
     groups, tokens = prefix.hidden.shape[1], prefix.tokens
-    if items.is_cuda:  # sizes that depend on data would make the host wait for the GPU
+    if not items.is_cpu:  # sizes that depend on data would make the host wait for the GPU
         return score_items(prefix.flatten(), items.repeat_interleave(groups, 0)).unflatten(0, (-1, groups))
     labels = tokens.table[items]  # [B, C, m]
     slots = [_number_prefixes(labels[..., : depth + 1]) for depth in range(tokens.levels - 1)]

@@ -42,7 +42,7 @@ def rank_items(
     """
     keep_freed_memory()
     beams = max(beams, top or 0)
-    if histories.is_cuda:
+    if not histories.is_cpu:
         return beam_search(thought(model, histories), trie, beams, top)
     found = []
     for part in histories.split(max(1, _PREFIXES // beams)):

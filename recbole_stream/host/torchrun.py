@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
-__all__ = ["started_by_torchrun"]
+__all__ = ["PATIENCE", "started_by_torchrun"]
+
+# How long a process waits for the others: the first may encode a large catalogue, or read one, for hours. Of a process
+# that has ended the others learn from whatever started them, and not by this limit (torch's is 10 to 30 minutes).
+PATIENCE = timedelta(days=7)
 
 
 def started_by_torchrun() -> dict[str, Any]:

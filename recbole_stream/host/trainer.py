@@ -145,8 +145,6 @@ class GenerativeTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
         self.model.objective = objective = plan.objective()
-        # each stage has a seed of its own, so that a resumed stage draws the same random numbers
-        torch.manual_seed(self.config["seed"] + plan.number)
         before = len(self.train_loss_dict)
 
         def validate() -> dict[str, float]:

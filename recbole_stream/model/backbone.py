@@ -136,7 +136,7 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        if x.is_cuda:
+        if not x.is_cpu:
             return F.dropout(x, self.rate)
         dropped = round(self.rate * 256)
         words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
@@ -168,7 +168,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout: Dropout) -
     On the CPU the backward of the fused kernel costs several times that of the
     plain product at these sizes (speed/), on CUDA the fused kernel wins.
     """
-    if q.is_cuda:
+    if not q.is_cpu:
         rate = dropout.rate if dropout.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype), dropout_p=rate, scale=1.0)
     weights = torch.softmax(q @ k.transpose(-1, -2) + bias, -1, dtype=torch.float32)

@@ -16,7 +16,7 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     which it asks in bfloat16, does not (speed/README.md). Its operator has no derivative, so training in
     float32 keeps MKL.
     """
-    plain = x.is_cuda or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
+    plain = not x.is_cpu or torch.is_grad_enabled() or torch.is_autocast_enabled("cpu")
     if plain or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
         return F.linear(x, weight)
     return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")

@@ -283,6 +283,7 @@ def _environment(rows: Sequence[Row]) -> str:
     commands = "".join(map(code, every("command")))
     facts = [
         ["seeds", ", ".join(_distinct(str(row.seed) for row in rows))],
+        ["seeding", "; ".join(every("seeding"))],
         ["date", "; ".join(every("date"))],
         ["device", "; ".join(every("device"))],
         ["hardware", "; ".join(every("hardware", listed))],

@@ -23,6 +23,7 @@ import torch
 
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
+from recbole_stream.seeds import SEEDING
 
 __all__ = [
     "COMMAND_FILE",
@@ -127,7 +128,8 @@ def run_environment(command: Sequence[str], device: torch.device | str) -> dict:
     Returns:
         ``versions`` (package -> version, None where it is not installed; ``python``
         too), ``hardware`` (``cpu``, ``cores``, ``threads``, ``gpu`` or None),
-        ``device``, ``command`` (one line for a shell) and ``date`` (UTC, ISO 8601).
+        ``device``, ``seeding`` (see :mod:`recbole_stream.seeds`), ``command`` (one line for a shell) and ``date``
+        (UTC, ISO 8601).
     """
     device = torch.device(device)
     return {
@@ -142,6 +144,7 @@ def run_environment(command: Sequence[str], device: torch.device | str) -> dict:
             "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         },
         "device": str(device),
+        "seeding": SEEDING,
         "command": shlex.join(command),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -163,7 +163,7 @@ def rq_vae(
         return torch.from_numpy((embeddings[rows] - mean) / scale).to(device)
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed seeds GPUs, too
         model = RQVAE(input_size, levels, codebook_size, options).to(device)
     sample = torch.randperm(n, generator=generator)[: _INIT_POINTS_PER_CODEWORD * codebook_size].numpy()
     with torch.no_grad():

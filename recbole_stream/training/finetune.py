@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -66,11 +66,24 @@ def trace_statistics(traces: Tensor, vocabulary: int) -> dict[str, Tensor]:
     """
     scalars: dict[str, Tensor] = {}
     for step, tokens in enumerate(traces.T, 1):
-        share = torch.bincount(tokens, minlength=vocabulary).float() / len(tokens)
+        # bincount and unique would make the host wait for a GPU, to learn the sizes of what they return
+        counts = tokens.new_zeros(vocabulary).scatter_add_(0, tokens, torch.ones_like(tokens))
+        share = counts.float() / len(tokens)
         scalars[f"distinct_{step}"] = (share > 0).sum()
         scalars[f"entropy_{step}"] = torch.special.entr(share).sum()
-    scalars["distinct_traces"] = torch.tensor(len(torch.unique(traces, dim=0)))
+    scalars["distinct_traces"] = _distinct_rows(traces, vocabulary)
     return scalars
+
+
+def _distinct_rows(rows: Tensor, vocabulary: int) -> Tensor:
+    """How many different rows there are among tokens [N, l], l >= 1; a scalar on their device."""
+    numbers = torch.zeros_like(rows[:, 0])
+    for tokens in rows.T:
+        # numbers of the distinct beginnings, from 0: keys of whole rows would not fit 64 bits
+        keys, order = (numbers * vocabulary + tokens).sort()
+        ordered = F.pad((keys[1:] != keys[:-1]).long().cumsum(0), (1, 0))
+        numbers = torch.empty_like(ordered).scatter_(0, order, ordered)
+    return numbers.amax() + 1
 
 
 @dataclass
@@ -234,4 +247,5 @@ class Finetune(Objective):
         return {"traces": self.traces}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.traces = copy.copy(state["traces"])
+        traces = state["traces"]  # on the CPU where they were read from a file
+        self.traces = None if traces is None else traces.clone().to(self.similar.device)

@@ -39,7 +39,7 @@ def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present:
     verifier.mean.copy_(seen.mean(0))
     verifier.scale.copy_(seen.std(0).clamp(min=1e-3))  # a constant feature becomes 0
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed seeds GPUs, too
         for layer in (verifier.linear, verifier.network[0], verifier.network[-1]):
             layer.reset_parameters()
         verifier.network[-1].weight.data.mul_(0.1)  # nearly linear at first

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.model.allocator import keep_freed_memory
+from recbole_stream.seeds import mix
 from recbole_stream.training.checkpoint import Progress
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes, seed_draws
 from recbole_stream.training.schedule import LearningRate, Schedule, WeightAverage
@@ -142,7 +143,7 @@ def train_stage(
     rate = LearningRate(schedule, steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)  # its state includes that of `rate`
     average = WeightAverage(parameters, schedule.ema)
-    run = _Run(model, objective, optimizer, scheduler, average, context.precision, context.progress)
+    run = _Run(model, objective, optimizer, scheduler, average, schedule.seed, context)
     result = run.result
 
     state = context.progress.load() if context.progress else None
@@ -220,12 +221,13 @@ class _Run:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         average: WeightAverage,
-        precision: str,
-        progress: Progress | None,
+        seed: int,
+        context: StageContext,
     ) -> None:
-        self.model, self.objective, self.precision, self.progress = model, objective, precision, progress
+        self.model, self.objective = model, objective
+        self.precision, self.progress = context.precision, context.progress
         self.optimizer, self.scheduler, self.average = optimizer, scheduler, average
-        self.draws = seed_draws(torch.initial_seed())
+        self.draws = seed_draws(seed, objective.name)
         self.result, self.waited = StageResult(objective.name, {}), 0
         self.best: dict[str, Tensor] | None = None
         self.began = time.perf_counter()
@@ -266,7 +268,8 @@ def _train_epoch(run: _Run, schedule: Schedule, samples: Samples, show_progress:
     count, number = processes(), process_index()
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     run.model.train()
-    rows = samples.shuffled(schedule.batch_size, schedule.seed + run.epoch)[: schedule.batches_per_epoch(len(samples))]
+    seed = mix(schedule.seed, run.objective.name, "order", run.epoch)
+    rows = samples.shuffled(schedule.batch_size, seed)[: schedule.batches_per_epoch(len(samples))]
     description = f"{run.objective.name} {run.epoch:>3}"
     bar = tqdm(desc=description, total=len(rows), initial=run.batch, ncols=100, disable=not show_progress, leave=False)
     with bar:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from recbole_stream.data.samples import Batch
+from recbole_stream.seeds import mix
 
 __all__ = ["all_reduce", "all_gather", "every_row", "broadcast", "is_first", "processes", "process_index", "seed_draws"]
 
@@ -34,14 +35,18 @@ def is_first() -> bool:
     return process_index() == 0
 
 
-def seed_draws(seed: int) -> torch.Generator:
+def seed_draws(seed: int, stage: str) -> torch.Generator:
     """Seed torch's generators, of the CPU and of the GPUs, differently in each process: dropout draws from them.
+
+    Args:
+        seed: of the run.
+        stage: its name.
 
     Returns:
         another one, on the CPU, that gives all processes the same: for what is drawn for a whole batch.
     """
-    torch.manual_seed(seed + process_index() * 1_000_003)
-    return torch.Generator().manual_seed(seed)
+    torch.manual_seed(mix(seed, stage, "process", process_index()))
+    return torch.Generator().manual_seed(mix(seed, stage, "batches"))
 
 
 def broadcast(make: Callable[[], T]) -> T:

@@ -73,6 +73,7 @@ class Reinforce(Objective):
 
     def __init__(self, model: STREAMRecModel, trie: Trie, similar: Tensor, options: ReinforceOptions) -> None:
         self.model, self.trie, self.similar, self.options = model, trie, similar, options
+        self.steps = int(model.steps)  # read once: a step that asked a GPU for it would wait for it
         self.sft = copy.deepcopy(model).eval().requires_grad_(False)
 
     def log_probs(self, model: STREAMRecModel, histories: Tensor, rollouts: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +92,7 @@ class Reinforce(Objective):
             thought: the prefix that has read each rollout's reasoning.
             hidden: d_0 .. [B, G, l + m, H].
         """
-        model, weights, steps = self.model, self.options.weights, int(self.model.steps)
+        model, weights, steps = self.model, self.options.weights, self.steps
         tokens, target = model.tokens, model.tokens.table[batch.targets]
         written = rollouts[..., steps:]
         rewards: dict[str, Tensor] = {}
@@ -133,14 +134,14 @@ class Reinforce(Objective):
         return score_shared_items(thought, items)
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        model, options, steps, levels = self.model, self.options, int(self.model.steps), self.model.tokens.levels
+        model, options, steps, levels = self.model, self.options, self.steps, self.model.tokens.levels
         model.eval()
         with torch.no_grad():
             rollouts, thought = sample_rollouts(
                 model.begin(batch.histories), options.group, steps, levels, batch.uniform(options.group, steps + levels)
             )
             frozen, _ = self.log_probs(self.sft, batch.histories, rollouts)
-        # before torch 2.11 autocast goes on with the weights that it has cast here, without a graph
+        # autocast of older releases (2.6 is one) would go on with the weights that it has cast here, without a graph
         torch.clear_autocast_cache()
         mask = torch.ones_like(rollouts, dtype=torch.bool)
         if options.positions == "thinking":
@@ -164,7 +165,7 @@ class Reinforce(Objective):
             scalars[f"reward_{name}"] = reward.mean()
             scalars[f"spread_{name}"] = reward.std(1, unbiased=False).mean()
         scalars["zero_spread"] = (advantages == 0).all(1).float().mean()
-        steps = int(self.model.steps)
+        steps = self.steps
         scalars |= trace_statistics(rollouts[..., :steps].flatten(0, 1), self.model.tokens.vocabulary)
         written = rollouts[..., steps:]
         scalars["valid_rollouts"] = (self.trie.find(self.model.tokens.codes(written)) > 0).float().mean()

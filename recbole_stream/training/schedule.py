@@ -31,7 +31,7 @@ class Schedule:
         samples_per_epoch: so many random samples an epoch, rounded up to whole batches; 0 is all.
         updates_per_batch: optimiser steps a batch.
         max_seconds: once this time has passed, the stage ends after the next validation; 0 is no limit.
-        seed: of the order of samples.
+        seed: of the run; with the stage's name, all that the stage draws at random follows from it.
     """
 
     epochs: int

@@ -100,6 +100,7 @@ def test_run_environment_says_what_ran_where():
     assert got["hardware"]["cpu"]
     assert got["hardware"]["gpu"] is None
     assert got["device"] == "cpu"
+    assert got["seeding"] == "sha256"  # what results from before it do not have
     assert got["command"] == "python run_recbole.py '--model=A B'"
     assert got["date"].endswith("+00:00")
 

@@ -113,12 +113,16 @@ def test_dead_codes_move_onto_residuals():
     assert model.codebooks[0, [0, 2]].equal(before[0, [0, 2]]) and model.codebooks[1, 0].equal(before[1, 0])
 
 
-def test_training_is_deterministic_and_leaves_the_global_random_state_alone():
+def test_training_is_deterministic_and_leaves_the_global_random_state_alone(monkeypatch):
+    def refuse(seed):
+        raise AssertionError("the generators of the GPUs are seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)  # which no one would restore
     points = clusters(8, 12)
     state = torch.get_rng_state()
     first = rq_vae(points, 2, 8, seed=3, options=TINY, show_progress=False)
     assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(99)
+    torch.default_generator.manual_seed(99)
     second = rq_vae(points, 2, 8, seed=3, options=TINY, show_progress=False)
     np.testing.assert_array_equal(first.codes, second.codes)
     np.testing.assert_array_equal(first.latents, second.latents)

@@ -69,12 +69,17 @@ def test_it_is_trusted_where_a_weighed_sum_is_not_enough(crossed):
         assert better.mean() > 2 * better.std() / len(better) ** 0.5
 
 
-def test_training_repeats_itself_and_leaves_the_random_numbers_alone():
+def _refuse(seed):
+    raise AssertionError("the generators of the GPUs are seeded")
+
+
+def test_training_repeats_itself_and_leaves_the_random_numbers_alone(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", _refuse)  # which no one would restore
     features, targets, present = choices(100, True)
     scores = []
     for seed in (1, 1, 2):
         verifier = Verifier(2, 8, torch.ones(3), None)
-        torch.manual_seed(5)
+        torch.default_generator.manual_seed(5)
         fit_verifier(verifier, features, targets, present, seed)
         scores.append(verifier(features))
         assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(5))

@@ -110,6 +110,17 @@ class TestTraining:
         assert objective.model.weight.item() == pytest.approx(-sum(moves), rel=1e-4)
         assert (curve["gradient_norm"], curve["prepared"], curve["mode"]) == (1.0, 0.0, 1.0)
 
+    def test_no_run_and_no_stage_has_the_batches_of_another(self):
+        samples, orders = make_samples(torch.ones(12, 1, dtype=torch.long), torch.arange(12)), []
+        for seed, name in ((2020, "PT"), (2021, "PT"), (2022, "PT"), (2020, "SFT")):
+            objective = Scripted()
+            objective.name = name
+            schedule = Schedule(epochs=3, learning_rate=0.1, batch_size=2, patience=9, seed=seed)
+            context = StageContext(lambda: {"ndcg": 0.0}, "ndcg", show_progress=False)
+            train_stage(objective.model, objective, schedule, samples, context)
+            orders += torch.tensor(objective.seen).view(3, 12).tolist()
+        assert len({tuple(order) for order in orders}) == 4 * 3
+
     def test_each_epoch_takes_every_sample_in_an_order_of_its_own(self):
         objective = Scripted()
         scripted(objective, [0.0], epochs=5, patience=9)

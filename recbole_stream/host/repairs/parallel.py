@@ -10,7 +10,7 @@ import torch
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.repairs.edit import edit
-from recbole_stream.host.torchrun import started_by_torchrun
+from recbole_stream.host.torchrun import PATIENCE, started_by_torchrun
 from recbole_stream.training.processes import is_first
 
 __all__ = [
@@ -31,7 +31,8 @@ def train_on_several_cpus() -> None:
     then keeps its statistics per process: torch synchronises it on GPUs only.
 
     Processes that torchrun started are taken for what they are, and a second
-    configuration does not form their group a second time.
+    configuration does not form their group a second time. Each waits for the
+    others as long as it takes.
     """
     from recbole.config import Config
     from recbole.trainer.trainer import AbstractTrainer
@@ -57,6 +58,7 @@ def train_on_several_cpus() -> None:
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group(
                 backend="gloo",
+                timeout=PATIENCE,
                 rank=final["local_rank"] + final["offset"],
                 world_size=final["world_size"],
                 init_method=f"tcp://{final['ip']}:{final['port']}",
@@ -75,7 +77,8 @@ def train_on_several_cpus() -> None:
         self.distributed_model = AveragedGradients(model)
 
     form = "torch.distributed.init_process_group("
-    edit(stock_device, {form: f"torch.distributed.is_initialized() or {form}"})
+    patience = f"timeout=__import__('datetime').timedelta(days={PATIENCE.days}), "
+    edit(stock_device, {form: f"torch.distributed.is_initialized() or {form}{patience}"})
     Config._init_device = init_device
     AbstractTrainer.__init__ = init
 

@@ -42,6 +42,7 @@ from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.reporting.curves import curves_file, write_curves
 from recbole_stream.reporting.ranks import ranks_file, write_ranks
 from recbole_stream.reporting.results import Row, run_environment
+from recbole_stream.seeds import mix
 from recbole_stream.tokenizer.report import save_report
 from recbole_stream.tokenizer.semantic_ids import write_semantic_ids
 from recbole_stream.training.processes import is_first, process_index
@@ -225,8 +226,9 @@ def _prepare(
     if not isinstance(dataset, SemanticIDDataset):  # our own datasets check themselves
         check_dataset(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
-    # each process drops units of its own; weights become those of the first
-    init_seed(config["seed"] + process_index(), config["reproducibility"])
+    # each process drops units of its own; weights become those of the first, which draws what it draws in stock RecBole
+    seed = config["seed"] if is_first() else mix(config["seed"], "process", process_index())
+    init_seed(seed, config["reproducibility"])
     model = get_model(config["model"])(config, train_data._dataset).to(config["device"])
     logger.info(model)
     trainer = get_trainer(config["MODEL_TYPE"], config["model"])(config, model)

@@ -12,7 +12,7 @@ from recbole.quick_start.quick_start import run_recboles
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import quiet_argv
-from recbole_stream.host.torchrun import started_by_torchrun
+from recbole_stream.host.torchrun import PATIENCE, started_by_torchrun
 
 __all__ = ["run_distributed", "run_recboles", "together"]
 
@@ -79,7 +79,7 @@ def together(action: Action) -> Action:
             # CPU tensors and objects travel by gloo, also where GPUs train; torch is not asked for CUDA yet, because
             # the configuration still chooses the GPUs
             backend = "cpu:gloo,cuda:nccl" if torch.cuda.device_count() else "gloo"
-            torch.distributed.init_process_group(backend)
+            torch.distributed.init_process_group(backend, timeout=PATIENCE)
             try:
                 action(options, command)
             finally:

@@ -36,6 +36,7 @@ from recbole_stream.host.tuning.space import (  # noqa: E402
     write_trial,
 )
 from recbole_stream.host.tuning.trial import Sweep, read_sweep, run_trial, sentence  # noqa: E402
+from recbole_stream.seeds import mix  # noqa: E402
 
 __all__ = ["run_trials"]
 
@@ -139,7 +140,7 @@ def _hyperopt(sweep: Sweep, space: Mapping[str, Domain], known: list[Trial]) -> 
         mode="max" if sweep.bigger else "min",
         points_to_evaluate=[trial.parameters for trial in known] or None,
         n_initial_points=min(20, max(4, sweep.trials // 4)),  # drawn at random before the model has a say
-        random_state_seed=sweep.seed + len(known),  # with the same seed it would draw known points again
+        random_state_seed=mix(sweep.seed, len(known)),  # with the same seed it would draw known points again
     )
 
 
