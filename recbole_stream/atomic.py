@@ -23,7 +23,8 @@ __all__ = ["MISSING", "Numbers", "Rows", "parse_numbers", "read_header", "read_r
 
 # what pandas reads as a missing number unless told otherwise
 MISSING = frozenset(
-    "#N/A,#N/A N/A,#NA,-1.#IND,-1.#QNAN,-NaN,-nan,1.#IND,1.#QNAN,<NA>,N/A,NA,NULL,NaN,None,n/a,nan,null".split(",")
+    ["#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA", "NULL"]
+    + ["NaN", "None", "n/a", "nan", "null"]
 )
 
 _CHUNK = 10_000  # lines held at once
@@ -207,5 +208,6 @@ def _opened(path: str | Path, encoding: str) -> Iterator[TextIO]:
             yield file
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path} is not in {encoding} (byte {error.object[error.start]:#04x}): save it so, or set `encoding` to its own."
+                f"{path} is not in {encoding} (byte {error.object[error.start]:#04x}): save it so, or set "
+                "`encoding` to its own."
             ) from None

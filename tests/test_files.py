@@ -1,12 +1,16 @@
 """The one writer of files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from recbole_stream.errors import InputError
 from recbole_stream.files import remove_halves, whole_file, write_text
+from recbole_stream.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_replaces_and_leaves_nothing_beside(tmp_path):
@@ -46,3 +50,15 @@ def test_a_kill_keeps_the_old_file_and_what_it_leaves_is_removed(tmp_path):
     assert (tmp_path / "table.md").read_text() == "old" and len(list(tmp_path.iterdir())) == 2
     remove_halves(tmp_path.parent)
     assert [path.name for path in tmp_path.iterdir()] == ["table.md"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_a_full_disk_is_one_sentence(tmp_path, size):
+    """torch's own writer ends in an assertion there."""
+    save_checkpoint({"old": 1}, tmp_path / "model.pth")
+    (tmp_path / f".model.pth.{os.getpid()}.tmp").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="There is no space left on the disk to write .*model.pth: free some"):
+        save_checkpoint({"new": torch.zeros(size)}, tmp_path / "model.pth")
+    assert load_checkpoint(tmp_path / "model.pth") == {"old": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pth"]

@@ -136,9 +136,9 @@ class Scan:
                 )
         if self.dates.count and self.figures.count:
             found.append(
-                f"{path} has numbers as {self.time} in {self.figures.count:,} {word}s (first: {word} {self.figures.line}, "
-                f"{self.figures.cell!r}) and dates in {self.dates.count:,} (first: {word} {self.dates.line}, "
-                f"{self.dates.cell!r}): write all of them in one way."
+                f"{path} has numbers as {self.time} in {self.figures.count:,} {word}s (first: {word} "
+                f"{self.figures.line}, {self.figures.cell!r}) and dates in {self.dates.count:,} (first: {word} "
+                f"{self.dates.line}, {self.dates.cell!r}): write all of them in one way."
             )
         return found
 
@@ -155,8 +155,8 @@ class Scan:
         if not again.count:
             return None
         return (
-            f"{again.count:,} of {self.rows:,} rows of {path} are the same as an earlier one (first: {word} {again.line}, "
-            f"the same as {word} {again.cell}), as when an export is appended to itself: {remedy}."
+            f"{again.count:,} of {self.rows:,} rows of {path} are the same as an earlier one (first: {word} "
+            f"{again.line}, the same as {word} {again.cell}), as when an export is appended to itself: {remedy}."
         )
 
     def mixed_units(self, path: str | Path, word: str = "line") -> str | None:
@@ -167,7 +167,9 @@ class Scan:
                 f"{found.count:,} {word}s in {unit} (first: {word} {found.line}, {found.cell})"
                 for unit, found in units.items()
             )
-            return f"{path} has {self.time} in several units, {' and '.join(parts)}: events are out of order; write one unit."
+            return (
+                f"{path} has {self.time} in several units, {' and '.join(parts)}: their order is wrong; write one unit."
+            )
         return None
 
     def early_times(self, path: str | Path, word: str = "line") -> str | None:

@@ -30,8 +30,8 @@ __all__ = ["Converted", "convert", "main"]
 
 # how columns are called, in lower case and without signs
 USUAL = {
-    "user": "user userid uid username customer customerid reviewer reviewerid visitor visitorid member memberid account "
-    "accountid player playerid session sessionid",
+    "user": "user userid uid username customer customerid reviewer reviewerid visitor visitorid member memberid "
+    "account accountid player playerid session sessionid",
     "item": "item itemid iid product productid asin parentasin sku article articleid movie movieid book bookid track "
     "trackid song songid business businessid good goodsid video videoid",
     "time": "time timestamp ts date datetime eventtime eventtimestamp createdat unixreviewtime reviewtime unixtime",
@@ -296,7 +296,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("There is no item text: TIGER and STREAMRec need some (--items or --text), or a semantic_ids_file.")
     if converted.short:
         print(
-            f"{converted.short:,} users have fewer than 3 events, too few to test; the command leaves out those below 5."
+            f"{converted.short:,} users have fewer than 3 events, too few to test: the command leaves out all below 5."
         )
     print(f"Next: {next_command(converted, options.output)}")
     return 0

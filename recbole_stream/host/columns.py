@@ -49,8 +49,8 @@ def load_named_columns(config: Config) -> None:
     """Add the columns of the .inter file that other keys name, such as ``val_interval``, to ``load_col``.
 
     Raises:
-        InputError: ``val_interval`` is no dictionary; a key names a column that is nowhere, or that of another file, which RecBole may not load for that
-            alone: all items of a loaded .item file become candidates.
+        InputError: ``val_interval`` is no dictionary; a key names a column that is nowhere, or that of another file,
+            which RecBole may not load for that alone: all items of a loaded .item file become candidates.
     """
     if not isinstance(config["val_interval"], dict | None):
         raise InputError(
@@ -138,8 +138,8 @@ def _check_needed(file: Path, types: Mapping[str, str], config: Config) -> None:
     missing = {column: key for column, (key, _) in kinds.items() if column not in types}
     if history in missing:
         raise InputError(
-            f"{file} has no column {history!r} but {', '.join(types)}: with benchmark_filename each row needs the history "
-            f"that comes before its item, as {history}:token_seq."
+            f"{file} has no column {history!r} but {', '.join(types)}: with benchmark_filename each row needs the "
+            f"history that comes before its item, as {history}:token_seq."
         )
     if missing:
         raise InputError(

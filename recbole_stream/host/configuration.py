@@ -70,8 +70,8 @@ _UNLISTED_KEYS = {
 _OTHER_COMMANDS = dict.fromkeys(
     ("space", "trials", "search", "scheduler"), "it belongs to run_hyper.py, which tunes one model"
 ) | {
-    "params_file": "in RecBole's run_hyper.py it names the space of a search; here run_hyper.py takes --space=FILE.yaml with "
-    "lines such as `learning_rate: {loguniform: [5e-4, 5e-3]}`",
+    "params_file": "in RecBole's run_hyper.py it names the space of a search; here run_hyper.py takes "
+    "--space=FILE.yaml with lines such as `learning_rate: {loguniform: [5e-4, 5e-3]}`",
 }
 
 # Keys of RecBole's trainers that ours do not follow, and what to do instead.

@@ -114,3 +114,18 @@ def test_columns_of_words(tmp_path):
         text_columns(write(tmp_path, "", header="item_id:token\tprice:float\n"))
     with pytest.raises(InputError, match="no item file .*nowhere.item .*`semantic_ids_file`"):
         text_columns(tmp_path / "nowhere.item")
+
+
+def test_quotes_around_whole_cells_are_none_of_their_text(tmp_path):
+    path = write(
+        tmp_path,
+        '"1"\t"The ""Best"" Lamp"\t"A"\n"2\t"Best" of "all"\tB\n',
+        header="item_id:token\ttitle:token_seq\tclass:token\n",
+    )
+    assert read_item_text(path, ["title", "class"], ["1", '"2']) == ['The "Best" Lamp. A.', '"Best" of "all". B.']
+
+
+def test_a_quoted_title_that_goes_on_in_the_next_line(tmp_path):
+    path = write(tmp_path, '1\t"One\nmore"\n', header="item_id:token\ttitle:token_seq\tclass:token\n")
+    with pytest.raises(InputError, match="Line 2 of .* opens a quote in column 2 that does not end on its line"):
+        read_item_text(path, ["title"], ["1"])

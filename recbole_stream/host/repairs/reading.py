@@ -10,6 +10,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.repairs.edit import edit
 
 __all__ = [
+    "drop_the_rows_without_names",
     "keep_the_latest_of_ready_histories",
     "read_cells_as_they_stand",
     "read_feature",
@@ -45,6 +46,23 @@ def read_feature(
     return read_table(filepath, dtype, delimiter, encoding or "utf-8")
 
 
+def drop_the_rows_without_names() -> None:
+    """Where a user is missing in one row and an item in another, the wrong rows are dropped, or reading stops.
+
+    dataset.py:822 and 831 take labels of rows, which have gaps after the first
+    rows have been dropped, for their places.
+    """
+    from recbole.data.dataset import Dataset
+
+    edit(
+        Dataset._filter_nan_user_or_item,
+        {
+            "feat.drop(feat.index[dropped_feat]": "feat.drop(dropped_feat",
+            "self.inter_feat.index[dropped_inter], inplace": "dropped_inter, inplace",
+        },
+    )
+
+
 def refuse_rows_without_time() -> None:
     """Events without a time get the mean of all times, so that histories and test items are wrong.
 
@@ -60,7 +78,8 @@ def refuse_rows_without_time() -> None:
             without = int(self.inter_feat[self.time_field].isna().sum())
             if without and self.benchmark_filename_list is None:
                 raise InputError(
-                    f"{without:,} events of {self.dataset_name} have no {self.time_field}: fill it in, or delete their lines."
+                    f"{without:,} events of {self.dataset_name} have no {self.time_field}: fill it in, or delete their "
+                    "lines."
                 )
         stock(self)
 

@@ -42,6 +42,7 @@ def apply() -> None:
         count_elements_of_sequences,
         reading.read_cells_as_they_stand,
         fill_missing_values,
+        reading.drop_the_rows_without_names,
         reading.refuse_rows_without_time,
         reading.keep_the_latest_of_ready_histories,
         copy_columns_into_tensors,

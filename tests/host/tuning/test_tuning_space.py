@@ -73,6 +73,10 @@ def test_a_point_depends_on_seed_and_number_alone():
         (None, "space.yaml holds no space"),
         ({}, "space.yaml holds no space"),
         ([1], "space.yaml holds no space"),
+        (
+            "learning_rate loguniform -8,0 n_layers choice [1,2]",  # RecBole's hyper.test, as YAML reads it
+            "space.yaml is written for RecBole's own tuner (learning_rate loguniform ..): write YAML",
+        ),
         ({"dropout": 0.1}, "dropout in space.yaml is 0.1, but must be one distribution"),
         ({"dropout": {"choice": [1], "uniform": [0, 1]}}, "must be one distribution"),
         ({"dropout": {"unifrom": [0, 1]}}, "unknown distribution 'unifrom': did you mean uniform?"),
