@@ -84,13 +84,14 @@ def test_a_folder_made_by_another_process_in_between_is_no_error(tmp_path, monke
 
 
 def test_a_mistake_in_the_input_comes_back_as_one_sentence(keys):
-    keys |= {"epochs": 0, "preset": "no such preset"}
+    keys |= {"epochs": 1, "preset": "no such preset"}
     with pytest.raises(InputError, match="^preset is 'no such preset', but TIGER has only"):
         run_distributed("TIGER", "tiny", keys, nproc=2)
 
 
 AVERAGE = """
 import json, pathlib, torch
+from recbole_stream.host.repairs.parallel import AveragedGradients
 
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
