@@ -19,7 +19,7 @@ OPTIONS = {
     "address", "config_files", "cpus-per-trial", "data_path", "dataset", "debug", "gpus-per-trial", "model", "models",
     "metric", "nproc", "nproc_per_node", "output", "output_dir", "plugins", "references", "resume", "scheduler", "search",
     "seed", "seeds", "space", "trials", "key", "cuda", "head",
-    "inter", "items", "user", "item", "time", "text", "name", "drop-incomplete", "drop-repeated",
+    "inter", "items", "user", "item", "time", "text", "name", "drop-incomplete", "drop-repeated", "equal_time",
 }  # fmt: skip
 
 
