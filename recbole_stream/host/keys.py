@@ -42,8 +42,10 @@ _rate, _weight = number(above=0, maximum=1), number(minimum=0)
 
 def _makes_sense(stages: Any) -> bool:
     """Whether each of the stages finds what it starts from: fine-tuning a pretrained model, GRPO a fine-tuned one."""
-    writes = [stage for stage in stages if stage != "match"] if isinstance(stages, list) else None
-    return bool(stages) and writes == list(STAGES[: len(writes)]) and stages[len(writes) :] in ([], ["match"])
+    if not isinstance(stages, list) or not stages:
+        return False
+    writes = [stage for stage in stages if stage != "match"]
+    return writes == list(STAGES[: len(writes)]) and stages[len(writes) :] in ([], ["match"])
 
 
 _text = Rule("a string", lambda value: isinstance(value, str) and value != "")
@@ -193,7 +195,7 @@ def check_combinations(config: Mapping[str, Any]) -> None:
             f"pretrain_similar is {written}, but similar_items keeps only {kept}: set that to at least {written}."
         )
     stages = config["stages"]
-    if stages and "match" in stages and tuple(stages) != STAGES and not config["matching_epochs"]:
+    if stages and "match" in stages and tuple(stages) != STAGES and config["matching_epochs"] == 0:
         raise InputError(
             f"stages is {stages!r}, but matching_epochs is 0: set that to at least 1, or leave match out of stages."
         )

@@ -30,7 +30,7 @@ from recbole_stream.host.configuration import (
     read_keys,
 )
 from recbole_stream.host.dataset import SemanticIDDataset
-from recbole_stream.host.keys import SHARED_RULES
+from recbole_stream.host.keys import SHARED_RULES, check_combinations
 from recbole_stream.host.models import TIGER, STREAMRec
 from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
@@ -100,6 +100,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     if files and "load_col" not in given:
         config["load_col"] = loaded_columns(config.final_config_dict)
     check_values(config, SHARED_RULES)
+    if ours:
+        check_combinations(config)  # before another model of the table is trained
     if config["log_wandb"] and importlib.util.find_spec("wandb") is None:
         raise InputError("log_wandb needs Weights & Biases: run `pip install wandb`, or leave it out.")
     _check_valid_metric(config)

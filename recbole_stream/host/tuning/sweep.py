@@ -18,7 +18,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
 from recbole_stream.host.checks import check_ray, check_share, locate_data
 from recbole_stream.host.configuration import check_keys, check_values, known_keys
-from recbole_stream.host.keys import RULES, check_combinations
+from recbole_stream.host.keys import RULES
 from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import properties_dir
 from recbole_stream.host.plugins import plugin_list
@@ -138,7 +138,6 @@ def _planned(options: dict[str, Any], command: list[str]) -> Sweep:
         for key, domain in space.items():
             for value in domain.extremes:
                 check_values({key: value}, RULES)
-        check_combinations(config)
     return Sweep(
         folder=folder,
         command=command,
