@@ -34,7 +34,11 @@ def pretrain(similar):
 
 def finetune(straight_through):
     model = streamrec(CODES, SIZES, mlp="plain")  # the last layers of the others are zero at first
-    options = FinetuneOptions(2, 1, 1, 0.5, 0.1, 0.1, 0.1, 0.25, 0.1, straight_through, 0.1)
+    options = FinetuneOptions(
+        steps=2, round_epochs=1, rounds=1, dpo_weight=0.5, quant_weight=0.1, state_weight=0.1, dpo_beta=0.1,
+        quant_beta=0.25, state_similarity="cosine", state_temperature=0.1, straight_through=straight_through,
+        label_smoothing=0.1,
+    )  # fmt: skip
     objective = Finetune(model, SAMPLES, SIMILAR, options, 2, "bfloat16", False)
     objective.prepare(0)
     return model, objective, (*GENERATIVE, "reasoning")
@@ -43,7 +47,10 @@ def finetune(straight_through):
 def reinforce(positions):
     model = streamrec(CODES, SIZES)
     model.steps.fill_(2)
-    options = ReinforceOptions(8, 1, 0.2, 0.1, "sequence", "sum", dict.fromkeys(REWARDS, 1.0), positions)
+    options = ReinforceOptions(
+        group=8, updates=1, clip=0.2, kl_weight=0.1, importance_sampling="sequence", normalise="sum",
+        weights=dict.fromkeys(REWARDS, 1.0), positions=positions,
+    )  # fmt: skip
     return model, Reinforce(model, Trie(CODES), SIMILAR, options), GENERATIVE
 
 

@@ -207,7 +207,7 @@ class TestStage:
 
         schedule = Schedule(epochs=6, learning_rate=0.01, batch_size=20, weight_decay=0.1, ema=0.5)
         progress = resume_file and Progress(resume_file)
-        context = StageContext(evaluate, "likelihood", precision, progress=progress, show_progress=False)
+        context = StageContext(evaluate, "likelihood", precision=precision, progress=progress, show_progress=False)
         return train_stage(model, objective, schedule, self.samples, context)
 
     @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
