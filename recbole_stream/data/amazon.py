@@ -29,6 +29,7 @@ import numpy as np
 from recbole_stream.data.amazon_core import factorise, first_of_pairs, frequent, iterated_k_core
 from recbole_stream.data.amazon_files import RELEASES, Release, read_interactions, read_metadata
 from recbole_stream.data.amazon_text import ITEM_HEADER, item_cells
+from recbole_stream.data.command import exit_code
 from recbole_stream.errors import InputError
 
 __all__ = ["DUPLICATES", "INTER_HEADER", "Statistics", "convert", "dataset_name", "main"]
@@ -246,18 +247,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 after one sentence about the input on stderr."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def action() -> None:
         statistics = convert(**vars(options))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}; free or correct the path and run again.", file=sys.stderr)
-        return 2
-    print(statistics.line())
-    print(f"{statistics.without_text:,} items have no text.")
-    print(f"Written to {options.output / statistics.dataset}; use --dataset={statistics.dataset}.")
-    return 0
+        print(statistics.line())
+        print(f"{statistics.without_text:,} items have no text.")
+        print(f"Written to {options.output / statistics.dataset}; use --dataset={statistics.dataset}.")
+
+    return exit_code(action)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import pandas as pd
 
 from recbole_stream.atomic import parse_numbers
 from recbole_stream.data.amazon_text import atomic_cell, one_line
+from recbole_stream.data.command import exit_code
 from recbole_stream.data.scan import UNITS, Scan
 from recbole_stream.data.sources import Source, read_source
 from recbole_stream.errors import InputError
@@ -281,25 +282,21 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 after one sentence about the input on stderr."""
     options = _parser().parse_args(arguments)
-    try:
+
+    def action() -> None:
         converted = convert(**vars(options))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}; free or correct the path and run again.", file=sys.stderr)
-        return 2
-    for note in converted.notes:
-        print(note)
-    print(f"{converted.users:,} users, {converted.items:,} items, {converted.events:,} events: {converted.folder}")
-    if not converted.text:
-        print("There is no item text: TIGER and STREAMRec need some (--items or --text), or a semantic_ids_file.")
-    if converted.short:
-        print(
-            f"{converted.short:,} users have fewer than 3 events, too few to test: the command leaves out all below 5."
-        )
-    print(f"Next: {next_command(converted, options.output)}")
-    return 0
+        for note in converted.notes:
+            print(note)
+        print(f"{converted.users:,} users, {converted.items:,} items, {converted.events:,} events: {converted.folder}")
+        if not converted.text:
+            print("There is no item text: TIGER and STREAMRec need some (--items or --text), or a semantic_ids_file.")
+        if converted.short:
+            print(
+                f"{converted.short:,} users have fewer than 3 events, too few to test: the command leaves out all below 5."
+            )
+        print(f"Next: {next_command(converted, options.output)}")
+
+    return exit_code(action)
 
 
 if __name__ == "__main__":

@@ -20,50 +20,11 @@ import pandas as pd
 import pytest
 import recbole
 import torch
-from recbole.config import Config
 from recbole.data import create_dataset, data_preparation
-from recbole.data.interaction import Interaction
 from recbole.quick_start import load_data_and_model, run_recbole
 from recbole.utils import get_model, get_trainer
 
 RECBOLE = Path(recbole.__file__).parent
-
-# users, items, values and years with gaps; the rows of one user out of time order
-TOY_INTER = """user_id:token\titem_id:token\ttimestamp:float
-a\tx\t1600000001
-b\ty\t1600000000
-a\ty\t1600000000
-b\tz\t1600000001
-a\tz\t1600000002
-b\tx\t1600000002
-"""
-TOY_ITEM = """item_id:token\tyear:token\tprice:float\ttags:token_seq\tsizes:float_seq
-x\t1990\t1\tred blue\t1 2 3
-y\t\t\t\t
-z\t2000\t5\tblue\t5
-"""
-
-
-@pytest.fixture
-def toy(tmp_path):
-    folder = tmp_path / "data" / "toy"
-    folder.mkdir(parents=True)
-    (folder / "toy.inter").write_text(TOY_INTER)
-    (folder / "toy.item").write_text(TOY_ITEM)
-    return functools.partial(
-        config,
-        data_path=str(folder.parent),
-        dataset="toy",
-        load_col={
-            "inter": ["user_id", "item_id", "timestamp"],
-            "item": ["item_id", "year", "price", "tags", "sizes"],
-        },
-    )
-
-
-def config(dataset="tiny", model="SASRec", **keys):
-    keys = {"train_neg_sample_args": None, "show_progress": False, "state": "error"} | keys
-    return Config(model=model, dataset=dataset, config_dict=keys)
 
 
 def in_a_new_process(code):
@@ -192,7 +153,7 @@ def _codes(module):
                 yield inspect.unwrap(function).__code__
 
 
-def test_a_pretrained_s3rec_starts_from_its_checkpoint(tiny_ml100k):
+def test_a_pretrained_s3rec_starts_from_its_checkpoint(tiny_ml100k, config):
     keys = {
         "data_path": tiny_ml100k, "item_attribute": "class", "MAX_ITEM_LIST_LENGTH": 5,
         "load_col": {"inter": ["user_id", "item_id", "timestamp"], "item": ["item_id", "class"]},
@@ -264,7 +225,7 @@ def test_number_sequences_are_split_where_their_items_end(toy, keys, of_x):
     assert np.array(value).tolist() == of_x
 
 
-def test_split_files_keep_their_rows_and_lengths(tmp_path):
+def test_split_files_keep_their_rows_and_lengths(tmp_path, config):
     folder = tmp_path / "data" / "split"
     folder.mkdir(parents=True)
     head = "user_id:token\titem_id_list:token_seq\titem_id:token\ttimestamp:float\n"
@@ -309,10 +270,10 @@ def test_tensors_do_not_share_memory_with_the_frame(toy):
     assert dataset.inter_feat["item_id"].tolist() == before
 
 
-def test_a_data_set_downloads_without_other_processes(tmp_path, monkeypatch):
+def test_a_data_set_downloads_without_other_processes(toy, tmp_path, monkeypatch, config):
     (tmp_path / "served").mkdir()
     with zipfile.ZipFile(tmp_path / "served" / "toy.zip", "w") as archive:
-        archive.writestr("toy.inter", TOY_INTER)
+        archive.write(tmp_path / "data" / "toy" / "toy.inter", "toy.inter")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "served")
     server = http.server.ThreadingHTTPServer(("localhost", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -327,85 +288,6 @@ def test_a_data_set_downloads_without_other_processes(tmp_path, monkeypatch):
     finally:
         server.shutdown()
     assert dataset.inter_num == 6
-
-
-# -- order --
-
-
-def test_every_test_item_of_ml100k_is_the_users_last():
-    file = RECBOLE / "dataset_example" / "ml-100k" / "ml-100k.inter"
-    rows = pd.read_csv(file, sep="\t", dtype={"user_id:token": str, "item_id:token": str})
-    rows.columns = ["user", "item", "rating", "time"]
-    last = rows.assign(row=rows.index).sort_values(["user", "time", "row"]).groupby("user").item.last()
-
-    dataset = create_dataset(config("ml-100k", normalize_all=False, MAX_ITEM_LIST_LENGTH=5))
-    test = dataset.build()[2]
-    users = dataset.id2token("user_id", test.inter_feat["user_id"])
-    items = dataset.id2token("item_id", test.inter_feat["item_id"])
-    different = sum(last[user] != item for user, item in zip(users, items))
-    assert (len(users), different) == (943, 0)
-
-
-def test_histories_are_in_the_order_of_time_then_of_the_file(tmp_path, toy):
-    # float32 cannot tell 1600000000 from 1600000002: its step there is 128
-    rows = "c\tx\t1600000005\nc\tz\t1600000005\nc\ty\t1600000005\n"
-    with (tmp_path / "data" / "toy" / "toy.inter").open("a") as file:
-        file.write(rows)
-    test = create_dataset(toy()).build()[2]
-    told = {
-        str(test.id2token("user_id", user)): "".join(test.id2token("item_id", [*history, target]))
-        for user, history, target in zip(
-            test.inter_feat["user_id"], test.inter_feat["item_id_list"][:, :2], test.inter_feat["item_id"]
-        )
-    }
-    assert told == {"a": "yxz", "b": "yzx", "c": "xzy"}
-
-
-@pytest.mark.parametrize("keys", [{"numerical_features": ["timestamp"]}, {"rm_dup_inter": "first"}])
-def test_other_ways_of_reading_times_keep_the_order(toy, keys):
-    columns = {"inter": ["user_id", "item_id", "timestamp"]}
-    test = create_dataset(toy(load_col=columns, **keys)).build()[2]
-    last = dict(
-        zip(
-            test.id2token("user_id", test.inter_feat["user_id"]),
-            test.id2token("item_id", test.inter_feat["item_id"]),
-        )
-    )
-    assert last == {"a": "z", "b": "x"}
-
-
-def test_duplicates_at_one_time_keep_the_first_row_of_the_file(tmp_path):
-    folder = tmp_path / "data" / "double"
-    folder.mkdir(parents=True)
-    # 40 users who rate the same two items at the same time, 1 star first and then 5
-    rows = [f"u{user}\t{item}\t{stars}\t7\n" for user in range(40) for stars in (1, 5) for item in "xy"]
-    head = "user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
-    (folder / "double.inter").write_text(head + "".join(rows))
-    dataset = create_dataset(
-        config(
-            "double",
-            data_path=str(folder.parent),
-            rm_dup_inter="first",
-            load_col={"inter": ["user_id", "item_id", "rating", "timestamp"]},
-        )
-    )
-    assert dataset.inter_feat["rating"].tolist() == [1] * 80
-
-
-def test_random_order_stays_recboles(toy):
-    settings = toy(model="BPR", eval_args={"order": "RO", "split": {"RS": [1, 1, 1]}})
-    dataset = create_dataset(settings)
-    before = dataset.inter_feat["item_id"].tolist()
-    dataset._change_feat_format()
-    assert dataset.inter_feat["item_id"].tolist() == before
-
-
-def test_sorting_is_stable_in_both_directions():
-    interaction = Interaction({"key": torch.tensor([1, 2, 1, 2]), "row": torch.arange(4)})
-    interaction.sort("key")
-    assert interaction["row"].tolist() == [0, 2, 1, 3]
-    interaction.sort("key", ascending=False)
-    assert interaction["row"].tolist() == [1, 3, 0, 2]
 
 
 # -- saved data sets --
