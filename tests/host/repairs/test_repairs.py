@@ -142,7 +142,7 @@ def test_every_torch_load_of_recbole_is_told_to_read_whole_files():
             for first, second in itertools.pairwise(dis.get_instructions(code))
         )
     }
-    files = "convncf kd_dagfm nais neumf quick_start ract s3rec trainer".split()
+    files = "convncf kd_dagfm nais neumf ract s3rec trainer".split()  # quick_start calls ours
     assert told == {f"{file}.py": True for file in files}
 
 
