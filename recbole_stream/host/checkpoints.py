@@ -9,6 +9,7 @@ IDs and vectors (``other_parameter``), and :func:`load` uses them.
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -92,8 +93,14 @@ def open_checkpoint(
     """
     if not Path(model_file).is_file():
         raise InputError(f"There is no checkpoint {model_file}.")
-    checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
-    config = checkpoint["config"]
+    try:
+        checkpoint = torch.load(model_file, map_location="cpu", weights_only=False)
+        config = checkpoint["config"]
+    except (pickle.UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{model_file} is no checkpoint of RecBole, or is damaged ({type(error).__name__}): name a .pth file of a "
+            "run's folder checkpoints."
+        ) from error
     _move(config, Path(model_file), data_path)
     config.final_config_dict.update(keys)
     init_seed(config["seed"], config["reproducibility"])

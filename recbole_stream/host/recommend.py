@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -17,8 +16,10 @@ from recbole.model.abstract_recommender import AbstractRecommender
 from recbole.utils.case_study import full_sort_topk
 from torch import Tensor
 
+from recbole_stream.atomic import read_header, read_table
 from recbole_stream.errors import InputError
 from recbole_stream.host.checkpoints import build, open_checkpoint
+from recbole_stream.host.columns import file_form
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import GenerativeRecommender
@@ -47,9 +48,13 @@ def recommend(
         that is called so, else its first column of words; empty where there is none) and ``score``.
 
     Raises:
-        InputError: no such checkpoint or data set, a user that it does not have, or more items than there are.
+        InputError: no such checkpoint or data set, no users, a user that it does not have, or more items than there are.
     """
+    if isinstance(users, str):  # a list of letters else
+        raise InputError(f"users is {users!r}, but must be a list of names: write [{users!r}].")
     users = list(dict.fromkeys(map(str, users)))
+    if not users:
+        raise InputError("users is empty: name at least one user as the .inter file does.")
     with quiet_argv():
         opened, config, dataset = open_checkpoint(checkpoint, data_path)
         if not isinstance(dataset, SequentialDataset) or config["benchmark_filename"]:
@@ -121,15 +126,15 @@ def _rank(
 def _titles(config: Config) -> dict[str, str]:
     """Item -> its title; empty where the data set has no .item file or no column of words in it."""
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
-    form = {"sep": config["field_separator"], "dtype": str, "keep_default_na": False, "encoding": config["encoding"]}
     if not path.is_file():
         return {}
-    names = list(pd.read_csv(path, nrows=0, quoting=csv.QUOTE_NONE, **form).columns)
+    form = file_form(config)
+    names = read_header(path, **form)
     words = [name for name in names if name.endswith((":token", ":token_seq"))]
     words = [name for name in words if name.split(":")[0] != config["ITEM_ID_FIELD"]]
     words.sort(key=lambda name: ("title" not in name.lower(), "name" not in name.lower()))  # stable
     items = [name for name in names if name.split(":")[0] == config["ITEM_ID_FIELD"]]
     if not words or not items:
         return {}
-    table = pd.read_csv(path, quoting=csv.QUOTE_NONE, usecols=[items[0], words[0]], **form)
+    table = read_table(path, {items[0]: str, words[0]: str}, **form)
     return dict(zip(table[items[0]], table[words[0]]))

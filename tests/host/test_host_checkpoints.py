@@ -157,6 +157,16 @@ def test_recommendations_follow_everything_that_is_known(trained, grown, no_enco
     assert table["title"].tolist() == [titles[item] for item in table["item"]]
 
 
+def test_titles_are_found_in_a_file_of_quoted_cells(trained, grown, no_encoder):
+    checkpoint, file = trained / "checkpoints" / f"{FINAL[2]}.pth", grown / "tiny.item"
+    before = recbole_stream.recommend(checkpoint, ["3"], data_path=grown)
+    head, *rows = file.read_text().splitlines()
+    rows = ["\t".join(f'"{cell}"' for cell in row.split("\t")) for row in rows]
+    file.write_text("\n".join([head, *rows]) + "\n")
+    assert recbole_stream.recommend(checkpoint, ["3"], data_path=grown).equals(before)
+    assert before["title"].all()
+
+
 def test_events_of_new_items_are_left_out_with_a_word(trained, grown, no_encoder, caplog):
     file = grown / "tiny.inter"
     before = recbole_stream.recommend(trained / "checkpoints" / f"{FINAL[1]}.pth", ["9"], data_path=grown)
@@ -186,6 +196,9 @@ def test_new_users_are_served_by_models_that_know_users_by_their_histories(train
             "was trained on the data set 'tiny' in nowhere/tiny, which is not there",
         ),
         ({"users": ["1"], "checkpoint": "nothing.pth"}, "There is no checkpoint nothing.pth"),
+        ({"users": ["1"], "checkpoint": __file__}, "is no checkpoint of RecBole, or is damaged"),
+        ({"users": "115"}, "users is '115', but must be a list of names"),
+        ({"users": []}, "users is empty"),
     ],
 )
 def test_what_cannot_be_recommended_is_one_sentence(trained, keys, message):
