@@ -56,7 +56,9 @@ def recommend(
     if not users:
         raise InputError("users is empty: name at least one user as the .inter file does.")
     with quiet_argv():
-        opened, config, dataset = open_checkpoint(checkpoint, data_path)
+        opened, config, dataset = open_checkpoint(
+            checkpoint, data_path, state="warning"
+        )  # the configuration is no news
         if not isinstance(dataset, SequentialDataset) or config["benchmark_filename"]:
             raise InputError(
                 f"{checkpoint} is of {config['model']} on {config['dataset']}: recommend needs a sequential model, and "

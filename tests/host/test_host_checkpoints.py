@@ -160,6 +160,11 @@ def test_recommendations_follow_everything_that_is_known(trained, grown, no_enco
     assert table["title"].tolist() == [titles[item] for item in table["item"]]
 
 
+def test_recommend_does_not_print_the_configuration(trained, grown, no_encoder, capfd):
+    recbole_stream.recommend(trained / "checkpoints" / f"{FINAL[1]}.pth", ["9"], data_path=grown)
+    assert "Hyper Parameters" not in "".join(capfd.readouterr())
+
+
 def test_titles_are_found_in_a_file_of_quoted_cells(trained, grown, no_encoder):
     checkpoint, file = trained / "checkpoints" / f"{FINAL[2]}.pth", grown / "tiny.item"
     before = recbole_stream.recommend(checkpoint, ["3"], data_path=grown)
