@@ -6,6 +6,7 @@ import pytest
 
 from recbole_stream.errors import InputError
 from recbole_stream.host import configuration as conf
+from recbole_stream.host.keys import RULES, view_names
 
 
 @pytest.mark.parametrize(
@@ -139,3 +140,10 @@ def test_presets(monkeypatch, tmp_path):
     assert conf.preset_file("TIGER", "default") is None
     with pytest.raises(InputError, match="^preset is 'papr', but TIGER has only: default, paper.$"):
         conf.preset_file("TIGER", "papr")
+
+
+def test_views_off_understands_the_old_names_of_views():
+    assert view_names(["memory", "text", "seen"]) == ("transitions", "text", "repeats")
+    assert RULES["views_off"].accepts(["generation", "state"])
+    assert not RULES["views_off"].accepts(["generation", "state", "memory", "content", "seen"])  # all of them
+    assert not RULES["views_off"].accepts(["memories"])
