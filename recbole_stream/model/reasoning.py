@@ -1,4 +1,4 @@
-"""Residual reasoning (METHOD section 4): states, residuals and the nearest token of Eq. 12."""
+"""Residual reasoning (section 2.3 of the paper): states, residuals and the nearest token of Eq. 12."""
 
 from __future__ import annotations
 

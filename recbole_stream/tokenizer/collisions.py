@@ -1,4 +1,4 @@
-"""Three ways to give every item an ID of its own (METHOD.md section 1, item 3)."""
+"""Three ways to give every item an ID of its own: the paper (section 2.2.1) does not say how."""
 
 from __future__ import annotations
 

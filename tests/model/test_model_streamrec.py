@@ -20,7 +20,7 @@ def perturb(module, scale=0.3, seed=1):
 
 @torch.no_grad()
 def plain_collect(model, history, target, steps):
-    """METHOD section 4 for one sample, the decoder read from the start token at every step."""
+    """The collection of section 2.3 for one sample, the decoder read from the start token at every step."""
     embeddings = model.tokens.embedding.weight
     history = history[history > 0][None]
     t = embeddings[model.tokens.table[target]].mean(0)

@@ -48,7 +48,7 @@ def plain_losses(model, traces, straight_through=False):
             return model.decoder(inputs, model.memory(history))[0, 0]  # [l + m, H]
 
         def reason(hidden):
-            """s_0 .. s_l and r_1 .. r_l of METHOD section 4."""
+            """s_0 .. s_l and r_1 .. r_l of the paper's section 2.3."""
             s = [hidden[0]] + [head.mlp_s(hidden[: i + 1].sum(0)) for i in range(1, STEPS + 1)]
             return torch.stack(s), torch.stack([head.mlp_r(embed(table[target]).mean(0) - s[i]) for i in range(STEPS)])
 
