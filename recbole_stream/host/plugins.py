@@ -10,7 +10,7 @@ from types import ModuleType
 
 from recbole_stream.errors import InputError
 
-__all__ = ["plugin_list", "register_plugins"]
+__all__ = ["plugin_list", "register_module", "register_plugins"]
 
 
 def plugin_list(value: str | Iterable[str] | None) -> list[str]:
@@ -29,43 +29,52 @@ def register_plugins(files: Iterable[str]) -> None:
     Raises:
         InputError: a file is missing, fails, has no model, or has one of a name that is taken.
     """
+    for file in files:
+        module = _load(Path(file))
+        if not register_module(module):
+            raise InputError(f"{file} has no model: derive a class from TIGER, STREAMRec or a recommender of RecBole.")
+
+
+def register_module(module: ModuleType) -> list[type]:
+    """Let RecBole find the models that a module defines, which are returned.
+
+    Raises:
+        InputError: one has a name that is taken.
+    """
     import recbole.data.dataset
     import recbole.trainer
     from recbole.model.abstract_recommender import AbstractRecommender
     from recbole.utils import get_model
 
-    for file in files:
-        module = _load(Path(file))
-        models = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type)
-            and issubclass(value, AbstractRecommender)
-            and value.__module__ == module.__name__
-        ]
-        if not models:
-            raise InputError(f"{file} has no model: derive a class from TIGER, STREAMRec or a recommender of RecBole.")
-        for model in models:
-            place = f"recbole.model.sequential_recommender.{model.__name__.lower()}"
-            if sys.modules.get(place) is not module:
-                try:
-                    get_model(model.__name__)
-                except (ValueError, ImportError):  # the last place where RecBole looks needs lightgbm
-                    sys.modules[place] = module
-                except AttributeError:
-                    raise _taken(file, model) from None  # another one, but for capitals
-                else:
-                    raise _taken(file, model)
-            for suffix, house in (("Trainer", recbole.trainer), ("Dataset", recbole.data.dataset)):
-                inherited = [getattr(house, f"{base.__name__}{suffix}", None) for base in model.__mro__[1:]]
-                own = getattr(module, f"{model.__name__}{suffix}", None)
-                found = next((value for value in [own, *inherited] if value is not None), None)
-                if found is not None:
-                    setattr(house, f"{model.__name__}{suffix}", found)
+    models = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, AbstractRecommender) and value.__module__ == module.__name__
+    ]
+    for model in models:
+        place = f"recbole.model.sequential_recommender.{model.__name__.lower()}"
+        if sys.modules.get(place) is not module:
+            try:
+                get_model(model.__name__)
+            except (ValueError, ImportError):  # the last place where RecBole looks needs lightgbm
+                sys.modules[place] = module
+            except AttributeError:
+                raise _taken(module, model) from None  # another one, but for capitals
+            else:
+                raise _taken(module, model)
+        for suffix, house in (("Trainer", recbole.trainer), ("Dataset", recbole.data.dataset)):
+            inherited = [getattr(house, f"{base.__name__}{suffix}", None) for base in model.__mro__[1:]]
+            own = getattr(module, f"{model.__name__}{suffix}", None)
+            found = next((value for value in [own, *inherited] if value is not None), None)
+            if found is not None:
+                setattr(house, f"{model.__name__}{suffix}", found)
+    return models
 
 
-def _taken(file: str, model: type) -> InputError:
-    return InputError(f"{file} calls a model {model.__name__}, as one is called already: give it another name.")
+def _taken(module: ModuleType, model: type) -> InputError:
+    return InputError(
+        f"{module.__file__} calls a model {model.__name__}, as one is called already: give it another name."
+    )
 
 
 def _load(file: Path) -> ModuleType:

@@ -7,6 +7,7 @@ through ``importlib`` and so honours ``sys.modules``; ``get_trainer`` and
 """
 
 import functools
+import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
@@ -24,11 +25,14 @@ from recbole_stream.host.configuration import (
 )
 from recbole_stream.host.keys import RULES, SHARED_RULES
 from recbole_stream.host.paths import lineage, model_files, properties_dir
-from recbole_stream.host.plugins import plugin_list, register_plugins
+from recbole_stream.host.plugins import plugin_list, register_module, register_plugins
 
 __all__ = ["MODELS", "check_recbole", "installed_recbole", "properties_dir", "register"]
 
 MODELS = ("TIGER", "STREAMRec")
+
+# modules of ``host.rivals``, each with the models of other papers that it defines
+RIVALS: tuple[str, ...] = ()
 
 SUPPORTED_RECBOLE = "1.2.1"
 _INSTALL = f"`pip install --no-deps recbole=={SUPPORTED_RECBOLE}` and `pip install -r requirements.txt`"
@@ -80,6 +84,8 @@ def _register_classes() -> None:
         sys.modules[f"recbole.model.sequential_recommender.{name.lower()}"] = models
         setattr(recbole.trainer, f"{name}Trainer", getattr(trainer, f"{name}Trainer"))
         setattr(recbole.data.dataset, f"{name}Dataset", getattr(dataset, f"{name}Dataset"))
+    for name in RIVALS:
+        register_module(importlib.import_module(f"recbole_stream.host.rivals.{name}"))
 
 
 def _hook_configuration() -> None:

@@ -1,0 +1,1 @@
+"""Networks of the rivals: what other papers rank by."""
