@@ -8,31 +8,16 @@ from recbole.config import Config
 from recbole.data.dataloader import AbstractDataLoader
 
 from recbole_stream.data.samples import Samples
-from recbole_stream.host.dataset import ItemTextDataset, samples_of
+from recbole_stream.host.dataset import ItemTextDataset
 from recbole_stream.host.items import ItemTable
-from recbole_stream.host.rivals.catalogue import CatalogueRecommender
+from recbole_stream.host.rivals.catalogue import CatalogueRecommender, transitions_of
 from recbole_stream.host.stages import Plan
 from recbole_stream.host.trainer import GenerativeTrainer
-from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.lookup import Content
 from recbole_stream.model.rivals.lookup import LookUpModel
 from recbole_stream.training.loop import StageResult
 
-__all__ = ["LookUp", "LookUpDataset", "LookUpTrainer", "transitions_of"]
-
-
-def transitions_of(config: Config, dataset: ItemTextDataset) -> Transitions:
-    """The transitions of a training split, counted as the keys ``lookup_*`` say."""
-    samples = samples_of(dataset)
-    return Transitions(
-        samples.histories,
-        samples.lengths,
-        samples.targets,
-        dataset.item_num,
-        config["lookup_window"],
-        config["lookup_decay"],
-        config["lookup_backward"],
-        config["lookup_recency"],
-    )
+__all__ = ["LookUp", "LookUpDataset", "LookUpTrainer"]
 
 
 class LookUp(CatalogueRecommender):
