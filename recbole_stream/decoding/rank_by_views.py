@@ -13,7 +13,15 @@ from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.streamrec import STREAMRecModel
 
-__all__ = ["all_state_scores", "all_view_scores", "candidate_views", "deliberate", "rank_by_states", "state_scores", "view_scores"]
+__all__ = [
+    "all_state_scores",
+    "all_view_scores",
+    "candidate_views",
+    "deliberate",
+    "rank_by_states",
+    "state_scores",
+    "view_scores",
+]
 
 # limits of what is in memory at once: entries of a [histories, items] matrix, and prefixes that are read
 _CATALOGUE, _PREFIXES = 1 << 24, 8192
