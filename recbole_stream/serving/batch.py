@@ -114,11 +114,17 @@ def recommend_to_file(
     bar = tqdm(total=None if histories else len(users or []), desc="Recommending", unit=" histories", smoothing=0)
     waiting = _not_done(work, numbered, bar)
     rank = _on_cluster(model, address) if address else _here(model)
-    for number, content, count in rank(waiting, k, exclude_seen):
-        with whole_file(work / f"{number:06}.parquet") as file:
-            file.write(content)
-        bar.update(count)
-    bar.close()
+    try:
+        for number, content, count in rank(waiting, k, exclude_seen):
+            with whole_file(work / f"{number:06}.parquet") as file:
+                file.write(content)
+            bar.update(count)
+    except InputError:
+        if not any(work.glob("*.parquet")):
+            shutil.rmtree(work)  # the corrected call is another one
+        raise
+    finally:
+        bar.close()
     ranked, unknown, left_out, rows = _join(work, output)
     shutil.rmtree(work)
     notes = f", {unknown:,} events with unknown items left out" if unknown else ""
