@@ -19,7 +19,7 @@ BENCHMARKS = {
     "gpu": ("speed.gpu", "run"),
 }
 # commands with options of their own: `python -m speed NAME --help`
-COMMANDS = {"generate": "speed.generate"}
+COMMANDS = {"generate": "speed.generate", "large": "speed.large"}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, object] | None:
