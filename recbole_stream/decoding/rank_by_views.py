@@ -13,7 +13,7 @@ from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.streamrec import STREAMRecModel
 
-__all__ = ["all_state_scores", "all_view_scores", "candidate_views", "deliberate", "rank_by_states", "view_scores"]
+__all__ = ["all_state_scores", "all_view_scores", "candidate_views", "deliberate", "rank_by_states", "state_scores", "view_scores"]
 
 # limits of what is in memory at once: entries of a [histories, items] matrix, and prefixes that are read
 _CATALOGUE, _PREFIXES = 1 << 24, 8192
@@ -96,6 +96,12 @@ def all_state_scores(model: STREAMRecModel, histories: Tensor) -> Tensor:
     vectors = matcher.vectors()
     parts = histories.split(_rows(model, 1024))
     return torch.cat([matcher(trim(part), vectors).log_softmax(-1) for part in parts])
+
+
+@torch.no_grad()
+def state_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """log P of given items by the matching tower alone: histories [B, L], items [B, C] -> [B, C]."""
+    return model.deliberation.matcher(histories).log_softmax(-1).gather(1, items)
 
 
 @torch.no_grad()

@@ -14,23 +14,14 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_stream.data.histories import right_padded
-from recbole_stream.data.samples import Batch, trim
-from recbole_stream.decoding.exact import rank_items_exactly, score_catalogue
-from recbole_stream.decoding.rank import item_log_probs, rank_items, thought
-from recbole_stream.decoding.rank_by_views import (
-    all_state_scores,
-    all_view_scores,
-    deliberate,
-    rank_by_states,
-    view_scores,
-)
+from recbole_stream.data.samples import Batch
+from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.decoding.unseen import rank_unseen
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import SemanticIDDataset, samples_of
 from recbole_stream.host.keys import trained_stages, view_names
 from recbole_stream.model.backbone import BackboneConfig
-from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
+from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
@@ -42,8 +33,6 @@ from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
 __all__ = ["GenerativeRecommender", "STREAMRec", "TIGER"]
-
-_HISTORIES = 128  # whose items are all scored at once
 
 _OTHER_IDS = (
     "The checkpoint's items have other semantic IDs than were made here: load it with load_data_and_model, which takes "
@@ -70,45 +59,29 @@ class GenerativeRecommender(SequentialRecommender):
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
         self.beams, self.items = config["beam_size"], dataset.items
-        self.exact = config["search"] == "exact"
+        self.exact, self.candidates = config["search"] == "exact", config["candidates"] or 0  # TIGER has none
         self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
 
     def first_objective(self) -> Objective:
         """What the first stage optimises."""
         raise NotImplementedError
 
+    @property
+    def ranker(self) -> Ranker:
+        """What ranks, by the network as it is now."""
+        return Ranker(self.network, self.trie, self.beams, self.candidates, self.max_seq_length, self.exact)
+
     def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
-        """The best ``top`` items (by default beam_size) of histories, item ids [B, L], and their scores, [B, top].
-
-        The scores are log-probabilities. A search for more than beam_size items becomes as wide as that.
-        """
-        return self._rank(right_padded(histories, self.max_seq_length), top or self.beams)
-
-    def _rank(self, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        """:meth:`rank` of histories that are padded on the right and no longer than the model reads."""
-        if self.exact:
-            return rank_items_exactly(self.network, histories, self.trie, top, self.beams)[:2]
-        return rank_items(self.network, histories, self.trie, self.beams, top)
+        """The best ``top`` items (by default beam_size) of histories; see :meth:`Ranker.rank`."""
+        return self.ranker.rank(histories, top or self.beams)
 
     def rank_batch(self, batch: Batch, top: int | None = None) -> tuple[Tensor, Tensor]:
         """:meth:`rank` of a batch's histories, without what the batch says its users had before."""
-        if batch.seen is None:
-            return self.rank(batch.histories, top)
-        top = top or self.beams
-        return rank_unseen(self.rank, batch.histories, batch.seen, top, max(top, self.beams), self.n_items - 1)
+        return self.ranker.rank(batch.histories, top or self.beams, batch.seen)
 
-    @torch.no_grad()
     def scores_of_all(self, interaction: Interaction) -> Tensor:
-        """Exact scores of all items under the present ranking, [B, n_items]; -inf for the padding item.
-
-        Nothing is searched: each item's tokens are read, which for large catalogues takes many times as long as
-        :meth:`rank`.
-        """
-        return self._scores_of_all(self._histories(interaction))
-
-    def _scores_of_all(self, histories: Tensor) -> Tensor:
-        parts = histories.split(_HISTORIES)
-        return torch.cat([score_catalogue(thought(self.network, trim(part)), self.trie) for part in parts])
+        """Exact scores of all items under the present ranking, [B, n_items]; see :meth:`Ranker.scores_of_all`."""
+        return self.ranker.scores_of_all(interaction[self.ITEM_SEQ])
 
     def _histories(self, interaction: Interaction) -> Tensor:
         return right_padded(interaction[self.ITEM_SEQ], self.max_seq_length)
@@ -122,8 +95,8 @@ class GenerativeRecommender(SequentialRecommender):
         return next(self.objective.losses(Batch(histories, targets, rows)))[0]
 
     def predict(self, interaction: Interaction) -> Tensor:
-        """log P(item | history) of one item a row, [B]."""
-        return item_log_probs(self.network, self._histories(interaction), interaction[self.ITEM_ID][:, None])[:, 0]
+        """The score of one item a row under the present ranking, [B]."""
+        return self.ranker.scores(interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None])[:, 0]
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
@@ -253,7 +226,6 @@ class STREAMRec(GenerativeRecommender):
             config["reasoning_scale"],
             _deliberation(config, dataset, tokens) if "match" in self.stages else None,
         )
-        self.candidates = config["candidates"]
         self.pretrain_similar = config["pretrain_similar"]
         uses = {
             "pretrain": config["pretrain_similar"],
@@ -275,39 +247,11 @@ class STREAMRec(GenerativeRecommender):
         return Pretrain(self.network, self.similar[:, : self.pretrain_similar], self.label_smoothing)
 
     @property
-    def ranking(self) -> str:
-        """By what the model ranks now: its likelihood, its states, or all views."""
-        slow = self.network.deliberation
-        return RANKINGS[0 if slow is None else int(slow.ranking)]
-
-    @property
     def ranking_parts(self) -> list[nn.Module]:
         """What that takes: the reference and the reasoning head only serve training."""
         network, slow = self.network, self.network.deliberation
         writer = [network.tokens, network.encoder, network.decoder]
-        if self.ranking == "likelihood":
+        ranking = self.ranker.ranking
+        if ranking == "likelihood":
             return writer
-        return [*writer, slow] if self.ranking == "deliberation" and slow.generates else [slow]
-
-    def _rank(self, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        """See above; the scores are log-probabilities unless all views are weighed."""
-        if self.ranking == "states":
-            return rank_by_states(self.network, histories, top)
-        if self.ranking == "deliberation":
-            return deliberate(self.network, histories, self.trie, self.beams, self.candidates, top)
-        return super()._rank(histories, top)
-
-    def _scores_of_all(self, histories: Tensor) -> Tensor:
-        if self.ranking == "states":
-            return all_state_scores(self.network, histories)
-        if self.ranking == "deliberation":
-            return all_view_scores(self.network, histories, self.trie, self.beams, self.candidates)
-        return super()._scores_of_all(histories)
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        histories, items = self._histories(interaction), interaction[self.ITEM_ID][:, None]
-        if self.ranking == "states":
-            return self.network.deliberation.matcher(histories).log_softmax(-1).gather(1, items)[:, 0]
-        if self.ranking == "deliberation":
-            return view_scores(self.network, histories, items)[:, 0]
-        return super().predict(interaction)
+        return [*writer, slow] if ranking == "deliberation" and slow.generates else [slow]

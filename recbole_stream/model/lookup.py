@@ -60,13 +60,29 @@ class Transitions(nn.Module):
             )
         keys, inverse = (start * n_items + end).unique(return_inverse=True)
         counts = torch.zeros(len(keys)).index_add_(0, inverse, weight)
-        rows, columns = keys // n_items, keys % n_items
-        sums = torch.zeros(n_items).index_add_(0, rows, counts)
+        self._keep(keys // n_items, keys % n_items, counts)
+
+    @classmethod
+    def of_counts(cls, rows: Tensor, columns: Tensor, counts: Tensor, n_items: int, recency: float) -> Transitions:
+        """From weighted counts [P] of pairs of items [P], sorted by rows; undoes :meth:`pairs`."""
+        lookup = cls.__new__(cls)
+        nn.Module.__init__(lookup)
+        lookup.n_items, lookup.recency = n_items, recency
+        lookup._keep(rows, columns, counts)
+        return lookup
+
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Items, items that followed them, and the weighted counts of both, [P] each."""
+        rows = torch.repeat_interleave(torch.arange(self.n_items, device=self.first.device), self.first.diff())
+        return rows, self.columns, self.counts
+
+    def _keep(self, rows: Tensor, columns: Tensor, counts: Tensor) -> None:
+        sums = torch.zeros(self.n_items).index_add_(0, rows, counts)
         # compressed rows: those of item i are first[i] .. first[i + 1]
-        self.register_buffer(
-            "first", F.pad(torch.bincount(rows, minlength=n_items).cumsum(0), (1, 0)), persistent=False
-        )
+        first = F.pad(torch.bincount(rows, minlength=self.n_items).cumsum(0), (1, 0))
+        self.register_buffer("first", first, persistent=False)
         self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("counts", counts, persistent=False)
         self.register_buffer("shares", counts / sums[rows], persistent=False)
 
     def forward(self, histories: Tensor) -> Tensor:
@@ -90,12 +106,13 @@ class Content(nn.Module):
     Args:
         text: embeddings [n_items + 1, D], row 0 unused.
         recency: as in :class:`Transitions`.
+        centre: what is taken off each embedding [D]; their mean by default. A catalogue that has grown keeps its first.
     """
 
-    def __init__(self, text: Tensor, recency: float) -> None:
+    def __init__(self, text: Tensor, recency: float, centre: Tensor | None = None) -> None:
         super().__init__()
         self.recency = recency
-        unit = F.normalize(text - text[1:].mean(0), dim=-1)
+        unit = F.normalize(text - (text[1:].mean(0) if centre is None else centre), dim=-1)
         unit[0] = 0
         self.register_buffer("unit", unit, persistent=False)
 
