@@ -127,7 +127,9 @@ def plot(runs: list[dict[str, Any]], file: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 6), layout="constrained")
-    for axes, (value, title) in zip(figure.subplots(1, 2), (("seconds", "CPU seconds"), ("peak_mib", "peak memory, MiB"))):
+    for axes, (value, title) in zip(
+        figure.subplots(1, 2), (("seconds", "CPU seconds"), ("peak_mib", "peak memory, MiB"))
+    ):
         for number, (name, points) in enumerate(table(runs, value).items()):
             marker = "os^Dv*"[number // 10 % 6]
             axes.plot(*zip(*points), marker=marker, label=f"{name}: {slopes(points):.2f}")
