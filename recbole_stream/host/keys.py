@@ -148,6 +148,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "lookup_decay": number(above=0, maximum=1),
     "lookup_backward": _share,
     "lookup_recency": number(above=0, maximum=1),
+    "lookup_neighbours": _count,
     "candidates": _positive,
     "weigh_users": _positive,
     "verifier_size": _count,

@@ -189,6 +189,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             config["lookup_decay"],
             config["lookup_backward"],
             recency,
+            config["lookup_neighbours"] or 0,  # a configuration older than the key has none
         ),
         content,
         (*view_names(config["views_off"]), *(() if "pretrain" in trained_stages(config) else ("likelihood",))),
