@@ -14,10 +14,10 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.lookup import Content, Transitions, log_shares
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.verifier import Verifier
-from recbole_stream.model.views import UNSEEN, BatchViews
+from recbole_stream.model.views import BatchViews
 
 __all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
@@ -105,7 +105,7 @@ class Deliberation(nn.Module):
             views[0] = self.matcher(histories, vectors).log_softmax(-1)
             views[0][:, 0] = 0.0  # the padding item is never shown; any finite number will do
         if transitions:
-            views[1] = (self.transitions(histories) + UNSEEN).log()
+            views[1] = log_shares(self.transitions(histories))
         if text:
             views[2] = self.content(histories)
         if repeats:

@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-__all__ = ["Content", "Transitions", "recency_weights"]
+__all__ = ["UNSEEN", "Content", "Transitions", "log_shares", "recency_weights"]
+
+# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
+UNSEEN = 1e-3
 
 _PAIRS = 1 << 24  # pairs of items that are counted at once
 
@@ -18,6 +21,11 @@ def recency_weights(histories: Tensor, decay: float) -> Tensor:
     lengths = (histories > 0).sum(1, keepdim=True)
     age = lengths - 1 - torch.arange(histories.shape[1], device=histories.device)
     return (decay ** age.clamp(min=0).float()) * (histories > 0)
+
+
+def log_shares(shares: Tensor) -> Tensor:
+    """The logarithm of shares of transitions, finite where there were none."""
+    return (shares + UNSEEN).log()
 
 
 class Transitions(nn.Module):

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from recbole_stream.model.linear import product
+from recbole_stream.model.lookup import UNSEEN, log_shares
 
 if TYPE_CHECKING:
     from recbole_stream.model.deliberation import Deliberation
 
-__all__ = ["UNSEEN", "BatchViews", "best"]
-
-# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
-UNSEEN = 1e-3
+__all__ = ["BatchViews", "best"]
 
 _CELLS = 1 << 22  # scores that are held at once
 _BLOCK = 64
@@ -92,7 +90,7 @@ class BatchViews:
             shares = views[1]
             if len(self.cells):
                 shares = self.shares[place].masked_fill(self.cells[place] != cells, 0.0)
-            views[1] = (shares + UNSEEN).log()
+            views[1] = log_shares(shares)
         if self.query is not None:
             views[2] = (self.slow.content.unit[items] @ self.query[..., None])[..., 0]
         if self.repeats:
