@@ -32,7 +32,7 @@ __all__ = ["MODELS", "check_recbole", "installed_recbole", "properties_dir", "re
 MODELS = ("TIGER", "STREAMRec")
 
 # modules of ``host.rivals``, each with the models of other papers that it defines
-RIVALS: tuple[str, ...] = ()
+RIVALS: tuple[str, ...] = ("rearec",)
 
 SUPPORTED_RECBOLE = "1.2.1"
 _INSTALL = f"`pip install --no-deps recbole=={SUPPORTED_RECBOLE}` and `pip install -r requirements.txt`"
