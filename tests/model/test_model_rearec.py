@@ -14,9 +14,9 @@ from recbole_stream.model.rivals.rearec import (
 )
 
 
-def logits_of(*probabilities: list[list[float]]) -> torch.Tensor:
-    """One user's steps as logits of given probabilities, up to a constant that softmax does not see."""
-    return torch.tensor([probabilities]).log() + 3.0
+def log_p_of(*probabilities: list[float]) -> torch.Tensor:
+    """One user's steps."""
+    return torch.tensor([probabilities]).log()
 
 
 def test_the_mean_of_the_states_ranks_or_the_last_one():
@@ -31,23 +31,20 @@ def test_temperatures_fall_to_the_last_step():
 
 
 def test_cross_entropy_sums_over_the_steps():
-    # steps give the target 1/2 and 1/8: log 2 + log 8 = 4 log 2
-    logits = logits_of([0.5, 0.25, 0.25], [0.25, 0.125, 0.625])
-    loss = step_cross_entropy(logits[:, :, [1, 0, 2]], torch.tensor([1]))  # the target is item 0 of the lists, now 1
-    assert loss.item() == pytest.approx(math.log(2) + math.log(4))
-    # a second user whose steps are sure of nothing: 2 log 3; the mean of both users
-    both = torch.cat([logits[:, :, [1, 0, 2]], torch.zeros(1, 2, 3)])
+    # the first user's steps give the target 1/2 and 1/4, the second's 1/3 and 1/3
+    sure = log_p_of([0.25, 0.5, 0.25], [0.125, 0.25, 0.625])
+    unsure = log_p_of([1 / 3] * 3, [1 / 3] * 3)
     expected = (math.log(2) + math.log(4) + 2 * math.log(3)) / 2
-    assert step_cross_entropy(both, torch.tensor([1, 2])).item() == pytest.approx(expected)
+    assert step_cross_entropy(torch.cat([sure, unsure]), torch.tensor([1, 2])).item() == pytest.approx(expected)
 
 
 def test_diversity_is_minus_the_divergences_of_earlier_from_later_steps():
     p, q = [0.5, 0.5], [0.25, 0.75]
     kl = 0.5 * math.log(2) + 0.5 * math.log(2 / 3)  # KL(p || q)
-    assert step_diversity(logits_of(p, q)).item() == pytest.approx(-kl)
+    assert step_diversity(log_p_of(p, q)).item() == pytest.approx(-kl)
     # p, q, q: KL(p || q) twice, KL(q || q) = 0
-    assert step_diversity(logits_of(p, q, q)).item() == pytest.approx(-2 * kl)
-    assert step_diversity(logits_of(p, p)).item() == pytest.approx(0, abs=1e-6)
+    assert step_diversity(log_p_of(p, q, q)).item() == pytest.approx(-2 * kl)
+    assert step_diversity(log_p_of(p, p)).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_contrast_by_hand():

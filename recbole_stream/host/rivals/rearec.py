@@ -13,6 +13,7 @@ from recbole.model.layers import MultiHeadAttention
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
+from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.rivals.rearec import (
     annealed_temperatures,
     ranking_state,
@@ -40,6 +41,7 @@ class ReaRec(SASRec):
 
     def __init__(self, config: Config, dataset: SequentialDataset) -> None:
         super().__init__(config, dataset)
+        keep_freed_memory()  # scores of all items at all steps are large, and there are several copies of them
         self.way, self.steps = config["rearec"], config["rearec_steps"]
         self.temperature, self.base = config["rearec_temperature"], config["rearec_annealing"]
         self.kl_weight, self.noise = config["rearec_kl_weight"], config["rearec_noise"]
@@ -56,17 +58,20 @@ class ReaRec(SASRec):
         targets = interaction[self.POS_ITEM_ID]
         state, read, mask = self._read(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
         states = self._reason(state, read, mask)  # [B, K + 1, H]
-        logits = states @ self.item_embedding.weight.T  # [B, K + 1, n_items]
         if self.way == "erl":
-            logits = logits / self.temperature
-            diversity = step_diversity(logits) if self.steps and self.kl_weight else 0.0
-            return step_cross_entropy(logits, targets) + self.kl_weight * diversity
-        temperatures = annealed_temperatures(self.steps, self.temperature, self.base, logits.device)
-        loss = step_cross_entropy(logits / temperatures[:, None], targets)
+            log_p = self._log_probabilities(states / self.temperature)
+            diversity = step_diversity(log_p) if self.steps and self.kl_weight else 0.0
+            return step_cross_entropy(log_p, targets) + self.kl_weight * diversity
+        temperatures = annealed_temperatures(self.steps, self.temperature, self.base, states.device)
+        loss = step_cross_entropy(self._log_probabilities(states / temperatures[:, None]), targets)
         if self.steps and self.noise:
             noisy = self._reason(state, read, mask, self.noise)
             loss = loss + reasoning_contrast(states[:, 1:], noisy[:, 1:], self.temperature)
         return loss
+
+    def _log_probabilities(self, states: Tensor) -> Tensor:
+        """[B, K + 1, H] -> [B, K + 1, n_items]."""
+        return (states @ self.item_embedding.weight.T).float().log_softmax(-1)
 
     def _read(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, list[_Read], Tensor]:
         """The history, as SASRec reads it: r_0 [B, H], what each layer keeps of it, and the mask of later positions."""

@@ -39,29 +39,29 @@ def annealed_temperatures(steps: int, temperature: float, base: float, device: t
     return temperature * base ** torch.arange(steps, -1, -1, dtype=torch.float32, device=device)
 
 
-def step_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+def step_cross_entropy(log_p: Tensor, targets: Tensor) -> Tensor:
     """``-sum_k log p_k(target)``, mean over the batch.
 
     Args:
-        logits: [B, K + 1, N], of every step over all items, already divided by its temperature.
+        log_p: [B, K + 1, N], log-probabilities of all items at every step.
         targets: [B], item numbers below N.
     """
-    steps = logits.shape[1]
-    return steps * F.cross_entropy(logits.flatten(0, 1), targets.repeat_interleave(steps))
+    own = targets[:, None, None].expand(-1, log_p.shape[1], 1)
+    return -log_p.gather(-1, own).sum((1, 2)).mean()
 
 
-def step_diversity(logits: Tensor) -> Tensor:
+def step_diversity(log_p: Tensor) -> Tensor:
     """ERL's regulariser ``-sum_{i < j} KL(p_i || p_j)``, mean over the batch: the steps' predictions are to differ.
 
     Args:
-        logits: [B, K + 1, N].
+        log_p: [B, K + 1, N].
     """
-    log_p = logits.log_softmax(-1)
-    total = logits.new_zeros(())
-    for i in range(logits.shape[1] - 1):
-        p, later = log_p[:, i].exp(), log_p[:, i + 1 :]
-        # sum over j of sum_n p_i (log p_i - log p_j)
-        total = total + (p * (later.shape[1] * log_p[:, i] - later.sum(1))).sum(-1).mean()
+    total = log_p.new_zeros(())
+    for i in range(log_p.shape[1] - 1):
+        later = log_p.shape[1] - 1 - i
+        # sum over j > i of sum_n p_i (log p_i - log p_j)
+        gap = later * log_p[:, i] - log_p[:, i + 1 :].sum(1)
+        total = total + torch.einsum("bn,bn->", log_p[:, i].exp(), gap) / len(log_p)
     return -total
 
 
