@@ -21,6 +21,7 @@ from recbole_stream.host.configuration import (
     optional,
 )
 from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.model.rivals.rearec import WAYS
 from recbole_stream.training.reinforce import REWARDS
 
 __all__ = ["RULES", "SHARED_RULES", "STAGES", "check_combinations", "trained_stages", "view_names"]
@@ -160,6 +161,12 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "transition_weight": _weight,
     "text_weight": _weight,
     "exclude_history": boolean(),
+    "rearec": one_of(*WAYS),
+    "rearec_steps": integer(minimum=0, maximum=4),
+    "rearec_temperature": number(above=0),
+    "rearec_kl_weight": _weight,
+    "rearec_annealing": number(minimum=1),
+    "rearec_noise": _weight,
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,
