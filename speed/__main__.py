@@ -11,6 +11,7 @@ import torch
 BENCHMARKS = {
     "training": ("speed.training", "run"),
     "ranking": ("speed.ranking", "ranking"),
+    "recommending": ("speed.recommending", "recommending"),
     "exact": ("speed.ranking", "exact"),
     "growth": ("speed.ranking", "growth"),
     "rollouts": ("speed.stages", "rollouts"),
