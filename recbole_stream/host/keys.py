@@ -161,6 +161,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "transition_weight": _weight,
     "text_weight": _weight,
     "exclude_history": boolean(),
+    "latte_starts": integer(minimum=1, maximum=64),
     "rearec": one_of(*WAYS),
     "rearec_steps": integer(minimum=0, maximum=4),
     "rearec_temperature": number(above=0),
