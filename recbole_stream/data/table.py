@@ -132,7 +132,7 @@ def _choose(source: Source, role: str, given: str | None) -> str:
     return column_of(source.path, columns, role, f"name it with --{role}")
 
 
-def column_of(path: Path, columns: Sequence[str], role: str, cure: str = "rename it") -> str:
+def column_of(path: Path | str, columns: Sequence[str], role: str, cure: str = "rename it") -> str:
     """The only column of a table with a usual name for a role, one of ``USUAL``.
 
     Raises:

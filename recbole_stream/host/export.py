@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.config import Config
@@ -83,6 +84,7 @@ def export(
         "dataset": row.dataset,
         "seed": row.seed,
         "encoder": _encoder(config, network),
+        "unique_ids": config["unique_ids"],
         "leave_out_seen": bool(config["leave_out_seen"]),
     }
     parts.card = model_card(_facts(row, len(parts.items), len(known), bool(config["leave_out_seen"])))
@@ -156,9 +158,11 @@ def _items(config: Config, dataset: Dataset) -> pd.DataFrame:
 
 def _users(events: SequentialDataset) -> pd.DataFrame:
     rows = events.inter_feat.sort_values(events.time_field, kind="stable")
-    histories = rows.groupby(events.uid_field, sort=True)[events.iid_field].agg(list)
+    users = rows.groupby(events.uid_field, sort=True)
+    histories = users[events.iid_field].agg(list)
     names = events.field2id_token[events.uid_field][histories.index.to_numpy()].astype(str)
-    return pd.DataFrame({"user": names, "items": histories.to_list()})
+    last = users[events.time_field].last().to_numpy(np.float64)
+    return pd.DataFrame({"user": names, "items": histories.to_list(), "last": last})
 
 
 def _facts(row: Row, items: int, users: int, leaves_out: bool) -> dict[str, Any]:
