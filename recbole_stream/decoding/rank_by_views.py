@@ -21,6 +21,7 @@ __all__ = [
     "rank_by_states",
     "state_scores",
     "view_scores",
+    "views_of",
 ]
 
 # limits of what is in memory at once: entries of a [histories, items] matrix, and prefixes that are read
@@ -138,16 +139,24 @@ def all_view_scores(model: STREAMRecModel, histories: Tensor, trie: Trie, beams:
 
 
 @torch.no_grad()
-def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
-    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
-    slow = model.deliberation
-    if slow.generates:
+def views_of(model: STREAMRecModel, histories: Tensor, items: Tensor, catalogue: Tensor) -> Tensor:
+    """All views of given items, the likelihood 0 where it has no weight.
+
+    Histories [B, L], items [B, C] and :meth:`Deliberation.catalogue` of the histories -> [B, C, 5].
+    """
+    if model.deliberation.generates:
         likelihood = score_items(thought(model, histories), items)
     else:
         likelihood = torch.zeros_like(items, dtype=torch.float32)
-    catalogue = slow.catalogue(histories)
     others = catalogue.gather(1, items[..., None].expand(-1, -1, catalogue.shape[-1]))
-    return slow.score(histories, items, torch.cat([likelihood[..., None], others], -1))
+    return torch.cat([likelihood[..., None], others], -1)
+
+
+@torch.no_grad()
+def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
+    slow = model.deliberation
+    return slow.score(histories, items, views_of(model, histories, items, slow.catalogue(histories)))
 
 
 def _rows(model: STREAMRecModel, most: int) -> int:

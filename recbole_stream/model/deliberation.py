@@ -18,7 +18,7 @@ from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.verifier import Verifier
 
-__all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
+__all__ = ["LEAST", "RANKINGS", "UNSEEN", "VIEWS", "Deliberation"]
 
 VIEWS = ("likelihood", "matching", "transitions", "text", "repeats")
 
@@ -28,7 +28,7 @@ LEAST = (0.0, 0.0, 0.0, 0.0, None)
 RANKINGS = ("likelihood", "states", "deliberation")
 
 # added to the share of transitions before the logarithm: the value of an item that never followed the history's items
-_UNSEEN = 1e-3
+UNSEEN = 1e-3
 
 
 class Deliberation(nn.Module):
@@ -99,7 +99,7 @@ class Deliberation(nn.Module):
             views[0] = self.matcher(histories, vectors).log_softmax(-1)
             views[0][:, 0] = 0.0  # the padding item is never shown; any finite number will do
         if transitions:
-            views[1] = (self.transitions(histories) + _UNSEEN).log()
+            views[1] = (self.transitions(histories) + UNSEEN).log()
         if text:
             views[2] = self.content(histories)
         if repeats:
