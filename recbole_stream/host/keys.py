@@ -157,6 +157,9 @@ RULES: dict[str, Rule] = SHARED_RULES | {
         lambda value: value is None or (isinstance(value, list) and set(view_names(value)) < set(VIEWS)),
     ),
     # models of other papers
+    "transition_weight": _weight,
+    "text_weight": _weight,
+    "exclude_history": boolean(),
     "rearec": one_of(*WAYS),
     "rearec_steps": integer(minimum=0, maximum=4),
     "rearec_temperature": number(above=0),
@@ -211,7 +214,7 @@ def check_combinations(config: Mapping[str, Any]) -> None:
         raise InputError(
             "stages is ['match'], which trains no likelihood, and views_off names all other views: leave one on."
         )
-    if config["beam_size"] < max(config["topk"]):
+    if config["beam_size"] and config["beam_size"] < max(config["topk"]):  # others search nothing
         raise InputError(
             f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "
             f"set beam_size to at least {max(config['topk'])}."

@@ -27,7 +27,7 @@ from recbole_stream.decoding.rank_by_views import (
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.decoding.unseen import rank_unseen
 from recbole_stream.errors import InputError
-from recbole_stream.host.dataset import SemanticIDDataset, samples_of
+from recbole_stream.host.dataset import ItemTextDataset, SemanticIDDataset, samples_of
 from recbole_stream.host.keys import trained_stages, view_names
 from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
@@ -41,7 +41,7 @@ from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
-__all__ = ["GenerativeRecommender", "STREAMRec", "TIGER"]
+__all__ = ["GenerativeRecommender", "StagedRecommender", "STREAMRec", "TIGER"]
 
 _HISTORIES = 128  # whose items are all scored at once
 
@@ -51,8 +51,8 @@ _OTHER_IDS = (
 )
 
 
-class GenerativeRecommender(SequentialRecommender):
-    """What both models share: RecBole's batches in, log-probabilities out.
+class StagedRecommender(SequentialRecommender):
+    """What all models share that the project's own loop trains: a network, the loss of the present stage, the items.
 
     Histories may be padded on either side and of any length: every method reads the latest MAX_ITEM_LIST_LENGTH items.
 
@@ -60,22 +60,81 @@ class GenerativeRecommender(SequentialRecommender):
         network: the model proper.
         objective: the loss that :meth:`calculate_loss` gives; the trainer sets it for each stage. Under a trainer
             that does not, it is that of the first stage.
-        trie: of the catalogue.
+        items: what the data set knows of the items.
     """
 
     input_type = InputType.POINTWISE
-    network: TIGERModel | STREAMRecModel
+    network: nn.Module
     objective: Objective | None = None
 
-    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+    def __init__(self, config: Config, dataset: ItemTextDataset) -> None:
         super().__init__(config, dataset)
-        self.beams, self.items = config["beam_size"], dataset.items
-        self.exact = config["search"] == "exact"
-        self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
+        self.items = dataset.items
 
     def first_objective(self) -> Objective:
         """What the first stage optimises."""
         raise NotImplementedError
+
+    def rank_batch(self, batch: Batch, top: int) -> tuple[Tensor, Tensor]:
+        """The best ``top`` items of a batch's histories, without what the batch says its users had before.
+
+        Returns:
+            item ids and their scores, [B, top], best first; 0 and -inf where there is no further item.
+        """
+        raise NotImplementedError
+
+    def _histories(self, interaction: Interaction) -> Tensor:
+        return right_padded(interaction[self.ITEM_SEQ], self.max_seq_length)
+
+    def calculate_loss(self, interaction: Interaction) -> Tensor:
+        """The loss of the current stage for one batch of RecBole's loader."""
+        if self.objective is None:
+            self.objective = self.first_objective()
+        histories, targets = self._histories(interaction), interaction[self.POS_ITEM_ID]
+        rows = torch.arange(len(targets), device=targets.device)
+        return next(self.objective.losses(Batch(histories, targets, rows)))[0]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the items and their semantic IDs."""
+        return self.items.fingerprint
+
+    def other_parameter(self) -> dict[str, Any]:
+        """What a checkpoint carries beside the weights: the items it belongs to, with their IDs and texts' vectors."""
+        return {"fingerprint": self.fingerprint, "items": self.items.state()}
+
+    def load_other_parameter(self, para: dict[str, Any] | None) -> None:
+        """Check that a checkpoint belongs to these items.
+
+        Raises:
+            InputError: it belongs to others, or to other semantic IDs.
+        """
+        if not para or para["fingerprint"] == self.fingerprint:
+            return
+        known, own = para["items"]["tokens"] if "items" in para else None, self.items.tokens
+        if known is not None and known != own:
+            shared = len(set(known).intersection(own))
+            raise InputError(
+                f"The checkpoint knows {len(known)} items, of which {shared} are among the {len(own)} of this data "
+                "set: use the data set it was trained on."
+            )
+        raise InputError(_OTHER_IDS)
+
+
+class GenerativeRecommender(StagedRecommender):
+    """What both models share: RecBole's batches in, log-probabilities out.
+
+    Attributes:
+        trie: of the catalogue.
+    """
+
+    network: TIGERModel | STREAMRecModel
+
+    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+        super().__init__(config, dataset)
+        self.beams = config["beam_size"]
+        self.exact = config["search"] == "exact"
+        self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
 
     def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
         """The best ``top`` items (by default beam_size) of histories, item ids [B, L], and their scores, [B, top].
@@ -110,17 +169,6 @@ class GenerativeRecommender(SequentialRecommender):
         parts = histories.split(_HISTORIES)
         return torch.cat([score_catalogue(thought(self.network, trim(part)), self.trie) for part in parts])
 
-    def _histories(self, interaction: Interaction) -> Tensor:
-        return right_padded(interaction[self.ITEM_SEQ], self.max_seq_length)
-
-    def calculate_loss(self, interaction: Interaction) -> Tensor:
-        """The loss of the current stage for one batch of RecBole's loader."""
-        if self.objective is None:
-            self.objective = self.first_objective()
-        histories, targets = self._histories(interaction), interaction[self.POS_ITEM_ID]
-        rows = torch.arange(len(targets), device=targets.device)
-        return next(self.objective.losses(Batch(histories, targets, rows)))[0]
-
     def predict(self, interaction: Interaction) -> Tensor:
         """log P(item | history) of one item a row, [B]."""
         return item_log_probs(self.network, self._histories(interaction), interaction[self.ITEM_ID][:, None])[:, 0]
@@ -128,32 +176,6 @@ class GenerativeRecommender(SequentialRecommender):
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
         return self.scores_of_all(interaction)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the items and their semantic IDs."""
-        return self.items.fingerprint
-
-    def other_parameter(self) -> dict[str, Any]:
-        """What a checkpoint carries beside the weights: the items it belongs to, with their IDs and texts' vectors."""
-        return {"fingerprint": self.fingerprint, "items": self.items.state()}
-
-    def load_other_parameter(self, para: dict[str, Any] | None) -> None:
-        """Check that a checkpoint belongs to these items.
-
-        Raises:
-            InputError: it belongs to others, or to other semantic IDs.
-        """
-        if not para or para["fingerprint"] == self.fingerprint:
-            return
-        known, own = para["items"]["tokens"] if "items" in para else None, self.items.tokens
-        if known is not None and known != own:
-            shared = len(set(known).intersection(own))
-            raise InputError(
-                f"The checkpoint knows {len(known)} items, of which {shared} are among the {len(own)} of this data "
-                "set: use the data set it was trained on."
-            )
-        raise InputError(_OTHER_IDS)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
         """As in torch.

@@ -18,7 +18,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.evaluation import hits_of, mean_ranks
 from recbole_stream.host.keys import STAGES
-from recbole_stream.host.models import TIGER, STREAMRec
+from recbole_stream.host.models import StagedRecommender
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.host.stages import BUILDERS, Plan
 from recbole_stream.precision import automatic_precision
@@ -58,7 +58,7 @@ class GenerativeTrainer(Trainer):
 
     saved_model_file: str  # RecBole's own
 
-    def __init__(self, config: Config, model: TIGER | STREAMRec) -> None:
+    def __init__(self, config: Config, model: StagedRecommender) -> None:
         super().__init__(config, model)
         self.stages: list[Stage] = []
         self.final_weights: dict[str, torch.Tensor] = {}

@@ -14,7 +14,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.lookup import Content, Transitions, log_shares
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.verifier import Verifier
 
@@ -26,9 +26,6 @@ VIEWS = ("likelihood", "matching", "transitions", "text", "repeats")
 # having the item already may count for it or against it.
 LEAST = (0.0, 0.0, 0.0, 0.0, None)
 RANKINGS = ("likelihood", "states", "deliberation")
-
-# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
-_UNSEEN = 1e-3
 
 
 class Deliberation(nn.Module):
@@ -99,7 +96,7 @@ class Deliberation(nn.Module):
             views[0] = self.matcher(histories, vectors).log_softmax(-1)
             views[0][:, 0] = 0.0  # the padding item is never shown; any finite number will do
         if transitions:
-            views[1] = (self.transitions(histories) + _UNSEEN).log()
+            views[1] = log_shares(self.transitions(histories))
         if text:
             views[2] = self.content(histories)
         if repeats:

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Content", "Transitions", "recency_weights"]
+__all__ = ["Content", "Transitions", "log_shares", "recency_weights"]
+
+# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
+_UNSEEN = 1e-3
 
 
 def recency_weights(histories: Tensor, decay: float) -> Tensor:
@@ -14,6 +17,11 @@ def recency_weights(histories: Tensor, decay: float) -> Tensor:
     lengths = (histories > 0).sum(1, keepdim=True)
     age = lengths - 1 - torch.arange(histories.shape[1], device=histories.device)
     return (decay ** age.clamp(min=0).float()) * (histories > 0)
+
+
+def log_shares(shares: Tensor) -> Tensor:
+    """The logarithm of shares of transitions, finite where there were none."""
+    return (shares + _UNSEEN).log()
 
 
 class Transitions(nn.Module):

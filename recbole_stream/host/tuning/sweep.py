@@ -22,7 +22,7 @@ from recbole_stream.host.keys import RULES
 from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import properties_dir
 from recbole_stream.host.plugins import plugin_list
-from recbole_stream.host.registration import MODELS
+from recbole_stream.host.registration import our_model
 from recbole_stream.host.run.commands import guarded
 from recbole_stream.host.run.job import configure, given_keys
 from recbole_stream.host.tuning.plot import plot_search
@@ -134,7 +134,7 @@ def _planned(options: dict[str, Any], command: list[str]) -> Sweep:
     space = {key: domain for key, domain in space.items() if key not in given}
     if not space:
         raise InputError(f"Every key of {source} is given a value: leave one of them free.")
-    if model in MODELS:
+    if our_model(model):
         for key, domain in space.items():
             for value in domain.extremes:
                 check_values({key: value}, RULES)
