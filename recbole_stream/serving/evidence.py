@@ -53,7 +53,8 @@ def followed(transitions: Transitions, histories: Tensor, items: Tensor) -> tupl
     keys, order = (rows * transitions.n_items + columns).sort()
     place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
     there = (keys[place] == wanted) & (histories > 0)[:, :, None]
-    return counts[order][place] * there, transitions.shares[order][place] * there
+    times = counts[order][place] * there
+    return times, times / transitions.sums[histories][:, :, None].clamp(min=1e-9)
 
 
 def mid_ranks(scores: Tensor, items: Tensor) -> Tensor:
