@@ -65,8 +65,8 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "text_max_length": integer(minimum=8),
     "cache_dir": _text,
     "semantic_ids_file": optional(_text),
-    "tokenizer": one_of("rq_kmeans", "rq_vae"),
-    "codebook_levels": integer(minimum=2, maximum=16),
+    "tokenizer": one_of("rq_kmeans", "rq_vae", "opq"),
+    "codebook_levels": integer(minimum=2, maximum=64),
     "codebook_size": integer(minimum=2),
     "unique_ids": one_of("reassign", "counter", "sinkhorn"),
     "rq_vae_hidden_sizes": Rule(
