@@ -16,7 +16,6 @@ from recbole_stream.data.samples import Samples
 from recbole_stream.errors import InputError
 from recbole_stream.host.checkpoints import known_items, loading
 from recbole_stream.host.checks import check_data, check_dataset
-from recbole_stream.host.configuration import DATASET_KEYS
 from recbole_stream.host.items import ItemTable
 from recbole_stream.host.keys import check_combinations
 from recbole_stream.host.seen import seen_of
@@ -142,7 +141,7 @@ class SemanticIDDataset(ItemTextDataset):
             cache_dir=config["cache_dir"],
             device=config["device"],
             show_progress=config["show_progress"],
-            options=self._rq_vae(),
+            options=self.rq_vae_options(),
             **self._letter(),
         )
 
@@ -158,7 +157,7 @@ class SemanticIDDataset(ItemTextDataset):
             self.training_samples,
             self.item_num - 1,
             config["rq_vae_latent_size"],
-            epochs=config["letter_epochs"],
+            epochs=config["collaborative_epochs"],
             seed=config["seed"],
             cache_dir=config["cache_dir"],
             device=str(config["device"]),
@@ -181,13 +180,13 @@ class SemanticIDDataset(ItemTextDataset):
             "text_encoder",
             "text_max_length",
         )
-        settings = [[self.config[name] for name in names], asdict(self._rq_vae())]
+        settings = [[self.config[name] for name in names], asdict(self.rq_vae_options())]
         if self.config["tokenizer"] == "letter":
-            ours = sorted(name for name in DATASET_KEYS if name.startswith("letter_"))
+            ours = ("letter_collaborative_weight", "letter_diversity_weight", "letter_clusters", "collaborative_epochs")
             settings += [[self.config[name] for name in ours], content_of(self.training_samples)]
         return settings
 
-    def _rq_vae(self) -> RQVAEOptions:
+    def rq_vae_options(self) -> RQVAEOptions:
         config = self.config
         return RQVAEOptions(
             hidden_sizes=tuple(config["rq_vae_hidden_sizes"]),

@@ -82,7 +82,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "letter_collaborative_weight": _weight,
     "letter_diversity_weight": _weight,
     "letter_clusters": _positive,
-    "letter_epochs": _positive,
+    "collaborative_epochs": _positive,
     # backbone
     "hidden_size": _positive,
     "inner_size": _positive,
@@ -171,6 +171,12 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "rearec_kl_weight": _weight,
     "rearec_annealing": number(minimum=1),
     "rearec_noise": _weight,
+    "etegrec_cycle": integer(minimum=2),
+    "etegrec_turns": _count,
+    "etegrec_rate": number(above=0),
+    "etegrec_sequence_weight": _weight,
+    "etegrec_preference_weight": _weight,
+    "etegrec_temperature": number(above=0),
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,

@@ -15,7 +15,7 @@ from recbole_stream.host.dataset import samples_of
 
 KEYS = {
     "dataset": "toy", "tokenizer": "letter", "codebook_size": 8, "codebook_levels": 3, "rq_vae_hidden_sizes": [16],
-    "rq_vae_latent_size": 8, "rq_vae_epochs": 3, "letter_clusters": 4, "letter_epochs": 1, "hidden_size": 16,
+    "rq_vae_latent_size": 8, "rq_vae_epochs": 3, "letter_clusters": 4, "collaborative_epochs": 1, "hidden_size": 16,
     "inner_size": 16, "n_heads": 2, "head_size": 8, "encoder_layers": 1, "decoder_layers": 1, "beam_size": 10,
     "epochs": 1, "show_progress": False, "use_gpu": False, "state": "warning",
 }  # fmt: skip
