@@ -21,7 +21,15 @@ from recbole_stream.tokenizer.residual import Quantised, row_chunks, sum_codewor
 from recbole_stream.tokenizer.rq_kmeans import rq_kmeans
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions, rq_vae
 
-__all__ = ["METHODS", "UNIQUE_WAYS", "SemanticIDs", "build_semantic_ids", "read_semantic_ids", "write_semantic_ids"]
+__all__ = [
+    "METHODS",
+    "UNIQUE_WAYS",
+    "SemanticIDs",
+    "build_semantic_ids",
+    "make_unique",
+    "read_semantic_ids",
+    "write_semantic_ids",
+]
 
 METHODS = ("rq_kmeans", "rq_vae", "letter", "opq")
 UNIQUE_WAYS = ("reassign", "counter", "sinkhorn")
@@ -100,7 +108,7 @@ def build_semantic_ids(
             quantised = rq_vae(
                 embeddings, quantised_levels, codebook_size, seed, options, device, show_progress, **aligned
             )
-        codes, sizes, moves = _make_unique(quantised, codebook_size, unique, seed)
+        codes, sizes, moves = make_unique(quantised, codebook_size, unique, seed)
         report = {
             "method": method,
             "unique": unique,
@@ -161,10 +169,20 @@ def _check_letter(vectors: np.ndarray | None, items: int, codebook_size: int, le
         )
 
 
-def _make_unique(
+def make_unique(
     quantised: Quantised, codebook_size: int, unique: str, seed: int
 ) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
-    """(codes, codebook sizes, (items moved, items moved out of their prefix))."""
+    """Gives every item an ID of its own.
+
+    Args:
+        quantised: with codes that items may share.
+        codebook_size: K of each level.
+        unique: `reassign`, `counter` or `sinkhorn`.
+        seed: of the last one.
+
+    Returns:
+        codes `[n, m]`, codebook sizes, and how many items moved, and moved out of their prefix.
+    """
     levels = quantised.codes.shape[1]
     sizes = (codebook_size,) * levels
     if unique == "counter":
