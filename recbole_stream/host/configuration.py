@@ -28,6 +28,7 @@ from recbole_stream.host.paths import model_files, properties_dir
 
 __all__ = [
     "DATASET_KEYS",
+    "MODELS",
     "Rule",
     "boolean",
     "check_keys",
@@ -44,6 +45,9 @@ __all__ = [
     "quiet_argv",
     "read_keys",
 ]
+
+# The two models that the project is about; those of other papers are in ``host.rivals``.
+MODELS = ("TIGER", "STREAMRec")
 
 # Keys that decide what a filtered dataset contains and that RecBole leaves out
 # when it compares a saved one with the configuration (data/utils.py:55-70).
@@ -140,13 +144,14 @@ def known_keys(model: str) -> set[str]:
     ours = properties_dir()
     own = model_files(model)
     derived = any(file.parent == ours / "model" for file in own)  # from one of our models, or one itself
+    twin = any(file.parent == ours / "model" and file.stem in MODELS for file in own)
     files = [
         theirs / "overall.yaml",
         theirs / "dataset" / "sample.yaml",
         *(theirs / "quick_start_config").glob("*.yaml"),
         *own,
         # a dictionary that serves both of our models is no typing error in either
-        *((ours / "model").glob("*.yaml") if derived else ()),
+        *(file for name in MODELS if twin for file in (ours / "model").glob(f"{name}*.yaml")),
         *(ours / "dataset").glob("*.yaml"),
     ]
     keys = set(_UNLISTED_KEYS).union(
@@ -178,7 +183,7 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
             raise InputError(f"{key} has no effect on {model}, whose trainer is not RecBole's: {_UNUSED_KEYS[key]}.")
         owners = [name for name, keys in _own_keys().items() if key in keys]
         if owners:
-            belongs = " and ".join(owners)
+            belongs = " and ".join(filter(None, [", ".join(owners[:-1]), owners[-1]]))
             raise InputError(f"Unknown key {key!r}: it belongs to {belongs}, not to {model}; leave it out.")
         if key in _OTHER_COMMANDS:
             raise InputError(f"Unknown key {key!r}: {_OTHER_COMMANDS[key]}.")

@@ -44,6 +44,7 @@ def export(
     stage: str | None = None,
     seed: int | None = None,
     data_path: str | Path | None = None,
+    users: bool = True,
 ) -> Path:
     """Write a row of a run as a model's folder.
 
@@ -52,6 +53,7 @@ def export(
         output: the new folder.
         model, stage, seed: of the row; by default that with the best validation metric among the rows that fit.
         data_path: where the data set is now, if no longer where it was in training.
+        users: whether the folder holds the users' names and histories.
 
     Returns:
         the new folder.
@@ -73,7 +75,8 @@ def export(
         network, *_ = build(opened, config, dataset)
     network.eval()
     parts = _parts(config, network, dataset)
-    parts.items, parts.users = _items(config, dataset), _users(events)
+    known = _users(events)
+    parts.items, parts.users = _items(config, dataset), known if users else known[:0]
     parts.config |= {
         "model": row.model,
         "stage": row.stage,
@@ -82,7 +85,7 @@ def export(
         "encoder": _encoder(config, network),
         "leave_out_seen": bool(config["leave_out_seen"]),
     }
-    parts.card = model_card(_facts(row, len(parts.items), len(parts.users), bool(config["leave_out_seen"])))
+    parts.card = model_card(_facts(row, len(parts.items), len(known), bool(config["leave_out_seen"])))
     return write_model(output, parts)
 
 

@@ -21,6 +21,7 @@ from recbole_stream.host.configuration import (
     optional,
 )
 from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.model.rivals.rearec import WAYS
 from recbole_stream.training.reinforce import REWARDS
 
 __all__ = ["RULES", "SHARED_RULES", "STAGES", "check_combinations", "trained_stages", "view_names"]
@@ -148,6 +149,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "lookup_decay": number(above=0, maximum=1),
     "lookup_backward": _share,
     "lookup_recency": number(above=0, maximum=1),
+    "lookup_neighbours": _count,
     "candidates": _positive,
     "weigh_users": _positive,
     "verifier_size": _count,
@@ -155,6 +157,16 @@ RULES: dict[str, Rule] = SHARED_RULES | {
         f"a list of some of {', '.join(VIEWS)}, but not all",
         lambda value: value is None or (isinstance(value, list) and set(view_names(value)) < set(VIEWS)),
     ),
+    # models of other papers
+    "transition_weight": _weight,
+    "text_weight": _weight,
+    "exclude_history": boolean(),
+    "rearec": one_of(*WAYS),
+    "rearec_steps": integer(minimum=0, maximum=4),
+    "rearec_temperature": number(above=0),
+    "rearec_kl_weight": _weight,
+    "rearec_annealing": number(minimum=1),
+    "rearec_noise": _weight,
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,
@@ -203,7 +215,7 @@ def check_combinations(config: Mapping[str, Any]) -> None:
         raise InputError(
             "stages is ['match'], which trains no likelihood, and views_off names all other views: leave one on."
         )
-    if config["beam_size"] < max(config["topk"]):
+    if config["beam_size"] and config["beam_size"] < max(config["topk"]):  # others search nothing
         raise InputError(
             f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "
             f"set beam_size to at least {max(config['topk'])}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,7 +125,7 @@ class Recommender:
                 ``explain`` of a model of RecBole.
         """
         self._check(histories, k)
-        explainer = self.explainer() if explain else None
+        explainer = self.explainer if explain else None
         numbers, unknown = self.numbers(histories)
         pools = None if candidates is None else self._pools(candidates, len(histories))
         order = np.argsort([len(history) for history in numbers], kind="stable")  # little padding
@@ -145,6 +147,7 @@ class Recommender:
         table.attrs["unknown_items"] = unknown
         return table
 
+    @functools.cached_property
     def explainer(self) -> Explainer:
         """What says why.
 
@@ -196,13 +199,33 @@ class Recommender:
             )
         return [int(item) for item in self.parts.users["items"].iloc[self._user[user]]]
 
+    def __contains__(self, item: str) -> bool:
+        """Whether the model knows an item."""
+        return item in self._number
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Another one for another model."""
+        digest = hashlib.sha256("\n".join(self.items).encode())
+        for name in sorted(self.parts.tensors):
+            digest.update(self.parts.tensors[name].contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def check_top(self, k: int) -> None:
+        """Whether so many items can be asked for.
+
+        Raises:
+            InputError: they cannot.
+        """
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(self.items):
+            raise InputError(f"k is {k!r}, but must be a whole number from 1 to the {len(self.items)} items there are.")
+
     def _check(self, histories: Sequence[History], k: int) -> None:
         if isinstance(histories, str):
             raise InputError(f"histories is {histories!r}, but must be a list of histories: write [{histories!r}].")
         if not len(histories):
             raise InputError("There are no histories: give at least one.")
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(self.items):
-            raise InputError(f"k is {k!r}, but must be a whole number from 1 to the {len(self.items)} items there are.")
+        self.check_top(k)
 
     def _pools(self, candidates: Sequence, rows: int) -> list[list[int]]:
         lists = [candidates] * rows if len(candidates) and isinstance(candidates[0], str) else candidates

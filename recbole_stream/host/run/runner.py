@@ -10,8 +10,9 @@ from typing import Any
 
 from recbole.config import Config
 
+from recbole_stream.cluster import check_ray
 from recbole_stream.errors import InputError
-from recbole_stream.host.checks import check_ray, check_share, data_warnings, locate_data
+from recbole_stream.host.checks import check_share, data_warnings, locate_data
 from recbole_stream.host.run.folder import (
     begin_run,
     check_data_unchanged,
@@ -208,7 +209,7 @@ def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> 
     check_share(cpus, gpus)
     if any(config["nproc"] not in (None, 1) for config in configs):
         raise InputError("Both --address and --nproc are given: leave one of them out.")
-    from recbole_stream.host.run.cluster import connect  # imports Ray
+    from recbole_stream.cluster import connect
 
     connect(address, cpus, gpus)
     for config in configs:
