@@ -73,6 +73,7 @@ class ETEGRec(TIGER):
             tokenizer, inputs = broadcast(prepare)
         padded = torch.from_numpy(np.vstack([np.zeros_like(inputs[:1]), inputs]))
         self.network = ETEGRecModel(backbone_of(config), tokens_of(config, dataset), tokenizer, padded)
+        self._follow()
 
     def first_objective(self) -> Objective:
         return Alternate(self.network, self.options, self.label_smoothing, self.seed)
@@ -80,11 +81,14 @@ class ETEGRec(TIGER):
     @property
     def ranker(self) -> Ranker:
         """What ranks, among the IDs that the items have now."""
+        self._follow()
+        return super().ranker
+
+    def _follow(self) -> None:
         tokens = self.network.tokens
         codes = tokens.codes(tokens.table[1:])
         if self.searched is None or not torch.equal(self.searched, codes):
             self.searched, self.trie = codes, Trie(codes).to(codes.device)
-        return super().ranker
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
         """As in torch: the IDs were learnt, and are the checkpoint's."""
