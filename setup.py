@@ -29,7 +29,7 @@ setup(
     # what run_recbole.py and run_hyper.py are in a checkout
     entry_points={
         "console_scripts": [
-            "recbole-stream = recbole_stream.host.run.commands:main",
+            "recbole-stream = recbole_stream.__main__:main",
             "recbole-stream-tune = recbole_stream.host.tuning.sweep:main",
         ]
     },
@@ -47,6 +47,7 @@ setup(
         "tensorboard",
         "matplotlib",
         "pyarrow",
+        "safetensors",
         "filelock",
         "sentence-transformers",
         "transformers",

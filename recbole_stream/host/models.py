@@ -14,23 +14,14 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_stream.data.histories import right_padded
-from recbole_stream.data.samples import Batch, trim
-from recbole_stream.decoding.exact import rank_items_exactly, score_catalogue
-from recbole_stream.decoding.rank import item_log_probs, rank_items, thought
-from recbole_stream.decoding.rank_by_views import (
-    all_state_scores,
-    all_view_scores,
-    deliberate,
-    rank_by_states,
-    view_scores,
-)
+from recbole_stream.data.samples import Batch
+from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.decoding.trie import Trie
-from recbole_stream.decoding.unseen import rank_unseen
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import ItemTextDataset, SemanticIDDataset, samples_of
 from recbole_stream.host.keys import trained_stages, view_names
 from recbole_stream.model.backbone import BackboneConfig
-from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
+from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
@@ -41,9 +32,7 @@ from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
-__all__ = ["GenerativeRecommender", "StagedRecommender", "STREAMRec", "TIGER"]
-
-_HISTORIES = 128  # whose items are all scored at once
+__all__ = ["GenerativeRecommender", "STREAMRec", "StagedRecommender", "TIGER", "backbone_of", "tokens_of"]
 
 _OTHER_IDS = (
     "The checkpoint's items have other semantic IDs than were made here: load it with load_data_and_model, which takes "
@@ -132,46 +121,30 @@ class GenerativeRecommender(StagedRecommender):
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
-        self.beams = config["beam_size"]
-        self.exact = config["search"] == "exact"
+        self.beams, self.exact = config["beam_size"], config["search"] == "exact"
+        self.candidates = config["candidates"] or 0  # TIGER has none
         self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
 
+    @property
+    def ranker(self) -> Ranker:
+        """What ranks, by the network as it is now."""
+        return Ranker(self.network, self.trie, self.beams, self.candidates, self.max_seq_length, self.exact)
+
     def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
-        """The best ``top`` items (by default beam_size) of histories, item ids [B, L], and their scores, [B, top].
-
-        The scores are log-probabilities. A search for more than beam_size items becomes as wide as that.
-        """
-        return self._rank(right_padded(histories, self.max_seq_length), top or self.beams)
-
-    def _rank(self, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        """:meth:`rank` of histories that are padded on the right and no longer than the model reads."""
-        if self.exact:
-            return rank_items_exactly(self.network, histories, self.trie, top, self.beams)[:2]
-        return rank_items(self.network, histories, self.trie, self.beams, top)
+        """The best ``top`` items (by default beam_size) of histories; see :meth:`Ranker.rank`."""
+        return self.ranker.rank(histories, top or self.beams)
 
     def rank_batch(self, batch: Batch, top: int | None = None) -> tuple[Tensor, Tensor]:
         """:meth:`rank` of a batch's histories, without what the batch says its users had before."""
-        if batch.seen is None:
-            return self.rank(batch.histories, top)
-        top = top or self.beams
-        return rank_unseen(self.rank, batch.histories, batch.seen, top, max(top, self.beams), self.n_items - 1)
+        return self.ranker.rank(batch.histories, top or self.beams, batch.seen)
 
-    @torch.no_grad()
     def scores_of_all(self, interaction: Interaction) -> Tensor:
-        """Exact scores of all items under the present ranking, [B, n_items]; -inf for the padding item.
-
-        Nothing is searched: each item's tokens are read, which for large catalogues takes many times as long as
-        :meth:`rank`.
-        """
-        return self._scores_of_all(self._histories(interaction))
-
-    def _scores_of_all(self, histories: Tensor) -> Tensor:
-        parts = histories.split(_HISTORIES)
-        return torch.cat([score_catalogue(thought(self.network, trim(part)), self.trie) for part in parts])
+        """Exact scores of all items under the present ranking, [B, n_items]; see :meth:`Ranker.scores_of_all`."""
+        return self.ranker.scores_of_all(interaction[self.ITEM_SEQ])
 
     def predict(self, interaction: Interaction) -> Tensor:
-        """log P(item | history) of one item a row, [B]."""
-        return item_log_probs(self.network, self._histories(interaction), interaction[self.ITEM_ID][:, None])[:, 0]
+        """The score of one item a row under the present ranking, [B]."""
+        return self.ranker.scores(interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None])[:, 0]
 
     def full_sort_predict(self, interaction: Interaction) -> Tensor:
         """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
@@ -202,12 +175,12 @@ class GenerativeRecommender(StagedRecommender):
         return super().load_state_dict(state_dict, strict, assign)
 
 
-def _backbone(config: Config) -> BackboneConfig:
+def backbone_of(config: Config) -> BackboneConfig:
     names = ("hidden_size", "inner_size", "n_heads", "head_size", "encoder_layers", "decoder_layers", "dropout")
     return BackboneConfig(**{name: config[name] for name in names})
 
 
-def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
+def tokens_of(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
     return ItemTokens(
         torch.from_numpy(dataset.semantic_ids.codes),
         dataset.semantic_ids.codebook_sizes,
@@ -218,7 +191,7 @@ def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
 
 
 def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
-    sizes = replace(_backbone(config), dropout=config["matching_dropout"])
+    sizes = replace(backbone_of(config), dropout=config["matching_dropout"])
     recency = config["lookup_recency"]
     samples = samples_of(dataset)
     content = None if dataset.text is None else Content(dataset.text, recency)
@@ -238,6 +211,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             config["lookup_decay"],
             config["lookup_backward"],
             recency,
+            config["lookup_neighbours"] or 0,  # a configuration older than the key has none
         ),
         content,
         (*view_names(config["views_off"]), *(() if "pretrain" in trained_stages(config) else ("likelihood",))),
@@ -250,7 +224,7 @@ class TIGER(GenerativeRecommender):
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
-        self.network = TIGERModel(_backbone(config), _tokens(config, dataset))
+        self.network = TIGERModel(backbone_of(config), tokens_of(config, dataset))
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:
@@ -267,15 +241,14 @@ class STREAMRec(GenerativeRecommender):
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
         self.stages = trained_stages(config)
-        tokens = _tokens(config, dataset)
+        tokens = tokens_of(config, dataset)
         self.network = STREAMRecModel(
-            _backbone(config),
+            backbone_of(config),
             tokens,
             config["reasoning_mlp"],
             config["reasoning_scale"],
             _deliberation(config, dataset, tokens) if "match" in self.stages else None,
         )
-        self.candidates = config["candidates"]
         self.pretrain_similar = config["pretrain_similar"]
         uses = {
             "pretrain": config["pretrain_similar"],
@@ -297,39 +270,11 @@ class STREAMRec(GenerativeRecommender):
         return Pretrain(self.network, self.similar[:, : self.pretrain_similar], self.label_smoothing)
 
     @property
-    def ranking(self) -> str:
-        """By what the model ranks now: its likelihood, its states, or all views."""
-        slow = self.network.deliberation
-        return RANKINGS[0 if slow is None else int(slow.ranking)]
-
-    @property
     def ranking_parts(self) -> list[nn.Module]:
         """What that takes: the reference and the reasoning head only serve training."""
         network, slow = self.network, self.network.deliberation
         writer = [network.tokens, network.encoder, network.decoder]
-        if self.ranking == "likelihood":
+        ranking = self.ranker.ranking
+        if ranking == "likelihood":
             return writer
-        return [*writer, slow] if self.ranking == "deliberation" and slow.generates else [slow]
-
-    def _rank(self, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
-        """See above; the scores are log-probabilities unless all views are weighed."""
-        if self.ranking == "states":
-            return rank_by_states(self.network, histories, top)
-        if self.ranking == "deliberation":
-            return deliberate(self.network, histories, self.trie, self.beams, self.candidates, top)
-        return super()._rank(histories, top)
-
-    def _scores_of_all(self, histories: Tensor) -> Tensor:
-        if self.ranking == "states":
-            return all_state_scores(self.network, histories)
-        if self.ranking == "deliberation":
-            return all_view_scores(self.network, histories, self.trie, self.beams, self.candidates)
-        return super()._scores_of_all(histories)
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        histories, items = self._histories(interaction), interaction[self.ITEM_ID][:, None]
-        if self.ranking == "states":
-            return self.network.deliberation.matcher(histories).log_softmax(-1).gather(1, items)[:, 0]
-        if self.ranking == "deliberation":
-            return view_scores(self.network, histories, items)[:, 0]
-        return super().predict(interaction)
+        return [*writer, slow] if ranking == "deliberation" and slow.generates else [slow]

@@ -24,7 +24,7 @@ from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import GenerativeRecommender
 
-__all__ = ["recommend"]
+__all__ = ["recommend", "titles_of"]
 
 
 def recommend(
@@ -78,7 +78,7 @@ def recommend(
         tables.append(table[np.isfinite(table["score"])])
     table = pd.concat(tables[1:] or tables, ignore_index=True)
     table["item"] = dataset.id2token(dataset.iid_field, table["item"].to_numpy()).astype(str)
-    table.insert(3, "title", table["item"].map(_titles(config)).fillna(""))
+    table.insert(3, "title", table["item"].map(titles_of(config)).fillna(""))
     return table
 
 
@@ -125,7 +125,7 @@ def _rank(
     return scores.cpu(), items.cpu()
 
 
-def _titles(config: Config) -> dict[str, str]:
+def titles_of(config: Config) -> dict[str, str]:
     """Item -> its title; empty where the data set has no .item file or no column of words in it."""
     path = Path(config["data_path"]) / f"{config['dataset']}.item"
     if not path.is_file():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recbole_stream.model.lookup import Content, Transitions, log_shares
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.verifier import Verifier
+from recbole_stream.model.views import BatchViews
 
 __all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
@@ -84,10 +85,18 @@ class Deliberation(nn.Module):
             return self.verifier(self.verifier.features(histories, items, views))
         return (views * self.weights).sum(-1)
 
-    def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """All views but the likelihood, 0 where they are switched off.
+    def views_of(self, histories: Tensor, vectors: Tensor | None = None) -> BatchViews:
+        """All views but the likelihood, of item ids [B, L]: the best items by them, or those of given items."""
+        return BatchViews(self, histories, vectors, self.used)
 
-        Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher.
+    def states_of(self, histories: Tensor, vectors: Tensor | None = None) -> BatchViews:
+        """The same of the view ``matching`` alone, also where it is switched off."""
+        return BatchViews(self, histories, vectors, [view == "matching" for view in VIEWS])
+
+    def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """All views but the likelihood of all items, 0 where they are switched off.
+
+        Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher. To rank, :meth:`views_of` takes less.
         """
         blank = torch.zeros(len(histories), self.transitions.n_items, device=histories.device)
         _, matching, transitions, text, repeats = self.used

@@ -28,9 +28,19 @@ class Matcher(nn.Module):
         table: tokens of every item [n_items + 1, m], row 0 being padding.
         vocabulary: number of tokens V.
         text: embeddings of the items' texts [n_items + 1, D], row 0 unused; None where items have no text.
+        centre, spread: what is taken off each embedding [D], and what then divides it; by default their mean and the
+            deviation of all their numbers. A catalogue that has grown keeps its first.
     """
 
-    def __init__(self, config: BackboneConfig, table: Tensor, vocabulary: int, text: Tensor | None) -> None:
+    def __init__(
+        self,
+        config: BackboneConfig,
+        table: Tensor,
+        vocabulary: int,
+        text: Tensor | None,
+        centre: Tensor | None = None,
+        spread: Tensor | None = None,
+    ) -> None:
         super().__init__()
         size = config.hidden_size
         self.register_buffer("table", table.clone(), persistent=False)
@@ -41,8 +51,9 @@ class Matcher(nn.Module):
         nn.init.normal_(self.tokens.weight, std=0.04)
         self.project = None
         if text is not None:
-            centred = text - text[1:].mean(0)
-            self.register_buffer("text", centred / centred[1:].std().clamp(min=1e-6), persistent=False)
+            centred = text - (text[1:].mean(0) if centre is None else centre)
+            spread = centred[1:].std().clamp(min=1e-6) if spread is None else spread
+            self.register_buffer("text", centred / spread, persistent=False)
             self.project = Linear(text.shape[1], size)
             nn.init.normal_(self.project.weight, std=0.1 * text.shape[1] ** -0.5)
         self.norm = RMSNorm(size)

@@ -35,6 +35,7 @@ class Verifier(nn.Module):
     def __init__(self, views: int, size: int, popularity: Tensor, text: Tensor | None) -> None:
         super().__init__()
         features = views + len(EXTRA)
+        self.register_buffer("events", popularity, persistent=False)
         self.register_buffer("popularity", popularity.float().log1p(), persistent=False)
         self.register_buffer("text", text, persistent=False)
         self.register_buffer("trusted", torch.zeros((), dtype=torch.bool))

@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 from recbole.config import Config
 from recbole.utils import get_model
 
+from recbole_stream.cluster import check_ray
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
-from recbole_stream.host.checks import check_ray, check_share, locate_data
+from recbole_stream.host.checks import check_share, locate_data
 from recbole_stream.host.configuration import check_keys, check_values, known_keys
 from recbole_stream.host.keys import RULES
 from recbole_stream.host.models import STREAMRec
@@ -84,7 +85,7 @@ def tune(options: Mapping[str, Any], command: Sequence[str]) -> list[Trial]:
     check_ray("Tuning")
     if sweep.search == "hyperopt" and importlib.util.find_spec("hyperopt") is None:
         raise InputError("--search=hyperopt needs hyperopt: run `pip install hyperopt`, or take --search=random.")
-    from recbole_stream.host.run import cluster  # imports Ray
+    from recbole_stream import cluster
     from recbole_stream.host.tuning import ray as ray_tuning  # imports Ray
 
     cluster.connect(options.get("address"), sweep.cpus, sweep.gpus)
