@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 
 import torch
 
 BENCHMARKS = {
     "training": ("speed.training", "run"),
     "ranking": ("speed.ranking", "ranking"),
+    "recommending": ("speed.recommending", "recommending"),
     "exact": ("speed.ranking", "exact"),
     "growth": ("speed.ranking", "growth"),
     "rollouts": ("speed.stages", "rollouts"),
@@ -17,11 +19,18 @@ BENCHMARKS = {
     "tokenizer": ("speed.tokenizer", "run"),
     "gpu": ("speed.gpu", "run"),
 }
+# commands with options of their own: `python -m speed NAME --help`
+COMMANDS = {"generate": "speed.generate", "large": "speed.large"}
 
 
-def main(arguments: list[str] | None = None) -> dict[str, object]:
-    """Runs one benchmark and returns what it reports."""
-    parser = argparse.ArgumentParser(prog="python -m speed", description=__doc__)
+def main(arguments: list[str] | None = None) -> dict[str, object] | None:
+    """Runs one benchmark and returns what it reports, or runs one of ``COMMANDS``."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in COMMANDS:
+        return importlib.import_module(COMMANDS[arguments[0]]).main(arguments[1:])
+    parser = argparse.ArgumentParser(
+        prog="python -m speed", description=__doc__, epilog=f"Other commands: {', '.join(COMMANDS)}."
+    )
     parser.add_argument("name", choices=BENCHMARKS)
     parser.add_argument("--json", help="write the result to this file")
     parser.add_argument("--data_path", help="folder of atomic files, as RecBole's data_path (default: dataset)")

@@ -1,5 +1,6 @@
 """The pages: every link leads somewhere, the same figure stands everywhere, named keys and modules exist."""
 
+import argparse
 import ast
 import html
 import importlib
@@ -7,6 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
+
+from recbole_stream.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -90,6 +93,10 @@ def test_keys_that_the_pages_name_exist():
     from recbole_stream.host.configuration import known_keys
 
     known = known_keys("STREAMRec") | known_keys("GRU4Rec") | OPTIONS
+    for module, _ in COMMANDS.values():
+        parser = argparse.ArgumentParser()
+        importlib.import_module(module).arguments(parser)
+        known |= {word.removeprefix("--") for word in parser._option_string_actions}
     for page in (ROOT / "docs").glob("*.md"):
         named = set(
             re.findall(r"(?<![\w-])--([a-z][\w-]+)", re.sub(r"pip install.*", "", page.read_text(encoding="utf-8")))

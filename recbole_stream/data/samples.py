@@ -9,7 +9,7 @@ from torch import Tensor
 
 from recbole_stream.data.seen import Seen
 
-__all__ = ["Batch", "Samples", "trim"]
+__all__ = ["Batch", "Samples", "trim", "whole_sequences"]
 
 
 def trim(histories: Tensor) -> Tensor:
@@ -114,3 +114,24 @@ class Samples:
             pool = pool[self.lengths[pool].argsort(stable=True)]
             batches += pool.split(batch_size)
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def whole_sequences(samples: Samples) -> Samples:
+    """Of samples that are the prefixes of sequences, one after another, the fewest that hold every target once.
+
+    A sequence no longer than L_max + 1 is left with its longest prefix. Of a longer one, whose prefixes hold the latest
+    L_max items alone, every L_max-th prefix is left, counted from the longest: a model that learns all positions of a
+    history then learns every item of the sequence once, with up to L_max items before it.
+    """
+    histories, lengths, width = samples.histories, samples.lengths, samples.histories.shape[1]
+    whole = torch.cat([histories, torch.zeros_like(histories[:, :1])], 1)
+    whole.scatter_(1, lengths[:, None], samples.targets[:, None])  # the history and its target [N, L_max + 1]
+    full = lengths[:-1] == width
+    shifted = torch.where(full[:, None], whole[:-1, 1:], whole[:-1, :-1])  # what the next prefix would be
+    goes_on = (shifted == histories[1:]).all(1) & (lengths[1:] == (lengths[:-1] + 1).clamp(max=width))
+    goes_on = torch.cat([goes_on, goes_on.new_zeros(1)])  # whether the next row is of the same sequence
+    row = torch.arange(len(samples))
+    ends = torch.where(goes_on, len(samples), row).flip(0).cummin(0).values.flip(0)  # the last row of each sequence
+    rows = row[(ends - row) % width == 0]
+    seen = None if samples.seen is None else samples.seen.take(rows)
+    return Samples(histories[rows], lengths[rows], samples.targets[rows], seen)

@@ -27,7 +27,7 @@ from recbole_stream.data.scan import UNITS, Scan
 from recbole_stream.data.sources import Source, read_source
 from recbole_stream.errors import InputError
 
-__all__ = ["Converted", "convert", "main"]
+__all__ = ["Converted", "column_of", "convert", "main"]
 
 # how columns are called, in lower case and without signs
 USUAL = {
@@ -123,16 +123,26 @@ def convert(
 def _choose(source: Source, role: str, given: str | None) -> str:
     """The column of a role: the one that was given, or the only one with a usual name."""
     columns = list(source.table.columns)
-    there = f"its columns are {', '.join(columns)}"
     if given is not None:
         if given not in columns:
-            raise InputError(f"{source.path} has no column {given!r} for --{role}: {there}.")
+            raise InputError(
+                f"{source.path} has no column {given!r} for --{role}: its columns are {', '.join(columns)}."
+            )
         return given
+    return column_of(source.path, columns, role, f"name it with --{role}")
+
+
+def column_of(path: Path | str, columns: Sequence[str], role: str, cure: str = "rename it") -> str:
+    """The only column of a table with a usual name for a role, one of ``USUAL``.
+
+    Raises:
+        InputError: there is none, or several.
+    """
     usual = [column for column in columns if re.sub(r"[^a-z0-9]", "", column.lower()) in USUAL[role].split()]
     if len(usual) == 1:
         return usual[0]
     which = f"may have its {role} in {' or '.join(usual)}" if usual else f"has no column that is plainly the {role}"
-    raise InputError(f"{source.path} {which}: name it with --{role}; {there}.")
+    raise InputError(f"{path} {which}: {cure}; its columns are {', '.join(columns)}.")
 
 
 def _clean(events: Source, user: str, item: str, time: str, drop_incomplete: bool, drop_repeated: bool) -> list[str]:

@@ -18,13 +18,14 @@ __all__ = [
     "all_view_scores",
     "candidate_views",
     "deliberate",
+    "item_views",
     "rank_by_states",
     "state_scores",
     "view_scores",
 ]
 
-# limits of what is in memory at once: entries of a [histories, items] matrix, and prefixes that are read
-_CATALOGUE, _PREFIXES = 1 << 24, 8192
+# limits of what is in memory at once: entries of a [histories, items] matrix, prefixes that are read, and histories
+_CATALOGUE, _PREFIXES, _HISTORIES = 1 << 24, 8192, 1024
 
 
 @torch.no_grad()
@@ -47,10 +48,8 @@ def candidate_views(
         likelihood has no weight, nothing is generated, and the likelihood is 0.
     """
     slow = model.deliberation
-    catalogue = slow.catalogue(histories, vectors)  # [B, n + 1, 4]
-    together = (catalogue * slow.weights[1:]).sum(-1)
-    together[:, 0] = -torch.inf
-    found = together.topk(min(candidates, together.shape[1] - 1), 1).indices
+    others = slow.views_of(histories, vectors)
+    found = others.candidates(candidates, slow.weights[1:].tolist())
     likelihood = torch.zeros_like(found, dtype=torch.float32)
     if slow.generates:
         prefix = thought(model, histories)
@@ -59,8 +58,7 @@ def candidate_views(
         twice = (reached[:, :, None] == found[:, None]).any(-1) | (reached == 0)
         found = torch.cat([found, reached.masked_fill(twice, 0)], 1)
         likelihood = torch.cat([likelihood, log_probs.masked_fill(twice, 0.0)], 1)
-    others = catalogue.gather(1, found[..., None].expand(-1, -1, catalogue.shape[-1]))
-    return found, torch.cat([likelihood[..., None], others], -1)
+    return found, torch.cat([likelihood[..., None], others.of(found)], -1)
 
 
 @torch.no_grad()
@@ -74,7 +72,7 @@ def deliberate(
     keep_freed_memory()
     beams, candidates = max(beams, top), max(candidates, top)
     items, scores, vectors = [], [], model.deliberation.matcher.vectors()
-    for part in histories.split(_rows(model, _PREFIXES // (beams + candidates))):
+    for part in histories.split(max(1, _PREFIXES // (beams + candidates))):
         part = trim(part)
         found, views = candidate_views(model, part, trie, beams, candidates, vectors)
         verified = model.deliberation.score(part, found, views).masked_fill(found == 0, -torch.inf)
@@ -87,13 +85,13 @@ def deliberate(
 @torch.no_grad()
 def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[Tensor, Tensor]:
     """The best next items by the matching tower alone: items [B, top] and log-probabilities [B, top]."""
-    items, scores, matcher = [], [], model.deliberation.matcher
-    vectors = matcher.vectors()
-    for part in histories.split(_rows(model, 1024)):
-        logits = matcher(trim(part), vectors).log_softmax(-1)
-        best, found = logits.topk(min(top, logits.shape[1] - 1), 1)
+    items, scores, slow = [], [], model.deliberation
+    vectors = slow.matcher.vectors()
+    for part in histories.split(_HISTORIES):
+        views = slow.states_of(trim(part), vectors)
+        found = views.candidates(top, (1.0, 0.0, 0.0, 0.0))
         items.append(found)
-        scores.append(best)
+        scores.append(views.of(found)[..., 0])
     return torch.cat(items), torch.cat(scores)
 
 
@@ -102,14 +100,14 @@ def all_state_scores(model: STREAMRecModel, histories: Tensor) -> Tensor:
     """log P of every item by the matching tower alone: item ids [B, L] -> [B, n_items + 1], -inf for padding."""
     matcher = model.deliberation.matcher
     vectors = matcher.vectors()
-    parts = histories.split(_rows(model, 1024))
+    parts = histories.split(_rows(model, _HISTORIES))
     return torch.cat([matcher(trim(part), vectors).log_softmax(-1) for part in parts])
 
 
 @torch.no_grad()
 def state_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
     """log P of given items by the matching tower alone: histories [B, L], items [B, C] -> [B, C]."""
-    return model.deliberation.matcher(histories).log_softmax(-1).gather(1, items)
+    return model.deliberation.states_of(histories).of(items)[..., 0]
 
 
 @torch.no_grad()
@@ -138,16 +136,20 @@ def all_view_scores(model: STREAMRecModel, histories: Tensor, trie: Trie, beams:
 
 
 @torch.no_grad()
-def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
-    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
+def item_views(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """All views of given items, the likelihood 0 where it has no weight: [B, L], [B, C] -> [B, C, 5]."""
     slow = model.deliberation
     if slow.generates:
         likelihood = score_items(thought(model, histories), items)
     else:
         likelihood = torch.zeros_like(items, dtype=torch.float32)
-    catalogue = slow.catalogue(histories)
-    others = catalogue.gather(1, items[..., None].expand(-1, -1, catalogue.shape[-1]))
-    return slow.score(histories, items, torch.cat([likelihood[..., None], others], -1))
+    return torch.cat([likelihood[..., None], slow.views_of(histories).of(items)], -1)
+
+
+@torch.no_grad()
+def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
+    return model.deliberation.score(histories, items, item_views(model, histories, items))
 
 
 def _rows(model: STREAMRecModel, most: int) -> int:

@@ -18,9 +18,8 @@ from recbole_stream.atomic import read_header
 from recbole_stream.data.scan import Scan, scan_file
 from recbole_stream.errors import InputError
 from recbole_stream.host.columns import check_columns, file_form, interaction_files, load_named_columns, loaded
-from recbole_stream.host.packages import ray_is_installed
 
-__all__ = ["check_data", "check_dataset", "check_ray", "check_share", "data_warnings", "locate_data"]
+__all__ = ["check_data", "check_dataset", "check_share", "data_warnings", "locate_data"]
 
 _CONVERTER = "python -m recbole_stream.data.table"
 
@@ -158,19 +157,6 @@ def check_users(dataset: Dataset) -> None:
             f"{unseen} of {len(counts)} users of {dataset.dataset_name} have 3 interactions: they are tested, but choose no "
             'epoch, having no validation item; user_inter_num_interval "[4,inf)" leaves them out.'
         )
-
-
-def check_ray(what: str) -> None:
-    """Check that Ray is there.
-
-    Args:
-        what: needs it, for the message.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    if not ray_is_installed():
-        raise InputError(f'{what} needs Ray: run `pip install -c requirements.txt -e ".[tune]"`.')
 
 
 def check_share(cpus: Any, gpus: Any) -> None:

@@ -24,10 +24,11 @@ from typing import Any
 import yaml
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.paths import model_files, properties_dir
+from recbole_stream.host.paths import lineage, model_files, properties_dir
 
 __all__ = [
     "DATASET_KEYS",
+    "MODELS",
     "Rule",
     "boolean",
     "check_keys",
@@ -45,6 +46,9 @@ __all__ = [
     "read_keys",
 ]
 
+# The two models that the project is about; those of other papers are in ``host.rivals``.
+MODELS = ("TIGER", "STREAMRec")
+
 # Keys that decide what a filtered dataset contains and that RecBole leaves out
 # when it compares a saved one with the configuration (data/utils.py:55-70).
 # The first four are RecBole's own omissions; the others decide the semantic IDs.
@@ -54,6 +58,7 @@ DATASET_KEYS = [
     "semantic_ids_file", "tokenizer", "codebook_levels", "codebook_size", "unique_ids",
     "rq_vae_hidden_sizes", "rq_vae_latent_size", "rq_vae_epochs",
     "rq_vae_learning_rate", "rq_vae_batch_size", "rq_vae_beta",
+    "letter_collaborative_weight", "letter_diversity_weight", "letter_clusters", "collaborative_epochs",
     "similar_items", "leave_out_seen",
 ]  # fmt: skip
 
@@ -139,14 +144,16 @@ def known_keys(model: str) -> set[str]:
     theirs = Path(recbole.__file__).parent / "properties"
     ours = properties_dir()
     own = model_files(model)
-    derived = any(file.parent == ours / "model" for file in own)  # from one of our models, or one itself
+    # RecBole's trainers read the keys that ours do not, also where the model is from another paper
+    derived = any(base.__name__ == "StagedRecommender" for base in lineage(model))
+    twin = any(file.parent == ours / "model" and file.stem in MODELS for file in own)
     files = [
         theirs / "overall.yaml",
         theirs / "dataset" / "sample.yaml",
         *(theirs / "quick_start_config").glob("*.yaml"),
         *own,
         # a dictionary that serves both of our models is no typing error in either
-        *((ours / "model").glob("*.yaml") if derived else ()),
+        *(file for name in MODELS if twin for file in (ours / "model").glob(f"{name}*.yaml")),
         *(ours / "dataset").glob("*.yaml"),
     ]
     keys = set(_UNLISTED_KEYS).union(
@@ -178,7 +185,7 @@ def check_keys(external: Iterable[str], known: set[str], model: str = "<Model>")
             raise InputError(f"{key} has no effect on {model}, whose trainer is not RecBole's: {_UNUSED_KEYS[key]}.")
         owners = [name for name, keys in _own_keys().items() if key in keys]
         if owners:
-            belongs = " and ".join(owners)
+            belongs = " and ".join(filter(None, [", ".join(owners[:-1]), owners[-1]]))
             raise InputError(f"Unknown key {key!r}: it belongs to {belongs}, not to {model}; leave it out.")
         if key in _OTHER_COMMANDS:
             raise InputError(f"Unknown key {key!r}: {_OTHER_COMMANDS[key]}.")

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from recbole.config import Config
@@ -44,6 +45,7 @@ def export(
     stage: str | None = None,
     seed: int | None = None,
     data_path: str | Path | None = None,
+    users: bool = True,
 ) -> Path:
     """Write a row of a run as a model's folder.
 
@@ -52,6 +54,7 @@ def export(
         output: the new folder.
         model, stage, seed: of the row; by default that with the best validation metric among the rows that fit.
         data_path: where the data set is now, if no longer where it was in training.
+        users: whether the folder holds the users' names and histories.
 
     Returns:
         the new folder.
@@ -73,16 +76,18 @@ def export(
         network, *_ = build(opened, config, dataset)
     network.eval()
     parts = _parts(config, network, dataset)
-    parts.items, parts.users = _items(config, dataset), _users(events)
+    known = _users(events)
+    parts.items, parts.users = _items(config, dataset), known if users else known[:0]
     parts.config |= {
         "model": row.model,
         "stage": row.stage,
         "dataset": row.dataset,
         "seed": row.seed,
         "encoder": _encoder(config, network),
+        "unique_ids": config["unique_ids"],
         "leave_out_seen": bool(config["leave_out_seen"]),
     }
-    parts.card = model_card(_facts(row, len(parts.items), len(parts.users), bool(config["leave_out_seen"])))
+    parts.card = model_card(_facts(row, len(parts.items), len(known), bool(config["leave_out_seen"])))
     return write_model(output, parts)
 
 
@@ -153,9 +158,11 @@ def _items(config: Config, dataset: Dataset) -> pd.DataFrame:
 
 def _users(events: SequentialDataset) -> pd.DataFrame:
     rows = events.inter_feat.sort_values(events.time_field, kind="stable")
-    histories = rows.groupby(events.uid_field, sort=True)[events.iid_field].agg(list)
+    users = rows.groupby(events.uid_field, sort=True)
+    histories = users[events.iid_field].agg(list)
     names = events.field2id_token[events.uid_field][histories.index.to_numpy()].astype(str)
-    return pd.DataFrame({"user": names, "items": histories.to_list()})
+    last = users[events.time_field].last().to_numpy(np.float64)
+    return pd.DataFrame({"user": names, "items": histories.to_list(), "last": last})
 
 
 def _facts(row: Row, items: int, users: int, leaves_out: bool) -> dict[str, Any]:

@@ -20,13 +20,13 @@ class ItemTable:
 
     Attributes:
         tokens: the items' names in the data set, n of them.
-        ids: their semantic IDs.
+        ids: their semantic IDs; None where no model of the data set needs any.
         text: embeddings of their texts [n, D] in float32; None without text.
         encoder: which text encoder was used and on how many items.
     """
 
     tokens: list[str]
-    ids: SemanticIDs
+    ids: SemanticIDs | None
     text: np.ndarray | None
     encoder: dict
 
@@ -34,16 +34,17 @@ class ItemTable:
     def fingerprint(self) -> str:
         """Of the items and their IDs."""
         digest = hashlib.sha256("\n".join(self.tokens).encode())
-        digest.update(self.ids.codes.tobytes())
+        if self.ids is not None:
+            digest.update(self.ids.codes.tobytes())
         return digest.hexdigest()[:16]
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""
         return {
             "tokens": self.tokens,
-            "codes": self.ids.codes,
-            "codebook_sizes": self.ids.codebook_sizes,
-            "report": self.ids.report,
+            "codes": None if self.ids is None else self.ids.codes,
+            "codebook_sizes": None if self.ids is None else self.ids.codebook_sizes,
+            "report": None if self.ids is None else self.ids.report,
             "text": self.text,
             "encoder": self.encoder,
         }
@@ -51,5 +52,6 @@ class ItemTable:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> ItemTable:
         """Undo :meth:`state`."""
-        ids = SemanticIDs(state["codes"], tuple(state["codebook_sizes"]), state["report"])
+        codes = state.get("codes")
+        ids = None if codes is None else SemanticIDs(codes, tuple(state["codebook_sizes"]), state["report"])
         return cls(state["tokens"], ids, state["text"], state["encoder"])

@@ -21,6 +21,8 @@ from recbole_stream.host.configuration import (
     optional,
 )
 from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.model.rivals.rearec import WAYS
+from recbole_stream.tokenizer.semantic_ids import METHODS
 from recbole_stream.training.reinforce import REWARDS
 
 __all__ = ["RULES", "SHARED_RULES", "STAGES", "check_combinations", "trained_stages", "view_names"]
@@ -64,8 +66,8 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "text_max_length": integer(minimum=8),
     "cache_dir": _text,
     "semantic_ids_file": optional(_text),
-    "tokenizer": one_of("rq_kmeans", "rq_vae"),
-    "codebook_levels": integer(minimum=2, maximum=16),
+    "tokenizer": one_of(*METHODS),
+    "codebook_levels": integer(minimum=2, maximum=64),
     "codebook_size": integer(minimum=2),
     "unique_ids": one_of("reassign", "counter", "sinkhorn"),
     "rq_vae_hidden_sizes": Rule(
@@ -77,6 +79,10 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "rq_vae_learning_rate": _rate,
     "rq_vae_batch_size": _positive,
     "rq_vae_beta": _weight,
+    "letter_collaborative_weight": _weight,
+    "letter_diversity_weight": _weight,
+    "letter_clusters": _positive,
+    "collaborative_epochs": _positive,
     # backbone
     "hidden_size": _positive,
     "inner_size": _positive,
@@ -148,6 +154,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "lookup_decay": number(above=0, maximum=1),
     "lookup_backward": _share,
     "lookup_recency": number(above=0, maximum=1),
+    "lookup_neighbours": _count,
     "candidates": _positive,
     "weigh_users": _positive,
     "verifier_size": _count,
@@ -155,6 +162,23 @@ RULES: dict[str, Rule] = SHARED_RULES | {
         f"a list of some of {', '.join(VIEWS)}, but not all",
         lambda value: value is None or (isinstance(value, list) and set(view_names(value)) < set(VIEWS)),
     ),
+    # models of other papers
+    "transition_weight": _weight,
+    "text_weight": _weight,
+    "exclude_history": boolean(),
+    "latte_starts": integer(minimum=1, maximum=64),
+    "rearec": one_of(*WAYS),
+    "rearec_steps": integer(minimum=0, maximum=4),
+    "rearec_temperature": number(above=0),
+    "rearec_kl_weight": _weight,
+    "rearec_annealing": number(minimum=1),
+    "rearec_noise": _weight,
+    "etegrec_cycle": integer(minimum=2),
+    "etegrec_turns": _count,
+    "etegrec_rate": number(above=0),
+    "etegrec_sequence_weight": _weight,
+    "etegrec_preference_weight": _weight,
+    "etegrec_temperature": number(above=0),
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,
@@ -187,7 +211,8 @@ def check_combinations(config: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept; the
-            stage ``match`` without epochs, or alone without a view to rank by.
+            stage ``match`` without epochs, or alone without a view to rank by; LETTER with vectors or clusters of an
+            impossible size.
     """
     written, kept = config["pretrain_similar"], config["similar_items"]
     if written and written > kept:  # TIGER has neither
@@ -203,7 +228,18 @@ def check_combinations(config: Mapping[str, Any]) -> None:
         raise InputError(
             "stages is ['match'], which trains no likelihood, and views_off names all other views: leave one on."
         )
-    if config["beam_size"] < max(config["topk"]):
+    if config["tokenizer"] == "letter":
+        if config["rq_vae_latent_size"] % 4:
+            raise InputError(
+                f"rq_vae_latent_size is {config['rq_vae_latent_size']}, but tokenizer letter needs a multiple of 4, the "
+                "heads of the encoder that makes its collaborative vectors."
+            )
+        if 2 * config["letter_clusters"] > config["codebook_size"]:
+            raise InputError(
+                f"letter_clusters is {config['letter_clusters']}, but codebook_size {config['codebook_size']} makes at "
+                f"most {config['codebook_size'] // 2} clusters of two codewords: lower it."
+            )
+    if config["beam_size"] and config["beam_size"] < max(config["topk"]):  # others search nothing
         raise InputError(
             f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "
             f"set beam_size to at least {max(config['topk'])}."

@@ -18,7 +18,7 @@ from recbole_stream.data.samples import Batch
 from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
-from recbole_stream.host.dataset import SemanticIDDataset, samples_of
+from recbole_stream.host.dataset import ItemTextDataset, SemanticIDDataset, samples_of
 from recbole_stream.host.keys import trained_stages, view_names
 from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import VIEWS, Deliberation
@@ -32,7 +32,7 @@ from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
-__all__ = ["GenerativeRecommender", "STREAMRec", "TIGER"]
+__all__ = ["GenerativeRecommender", "STREAMRec", "StagedRecommender", "TIGER", "backbone_of", "tokens_of"]
 
 _OTHER_IDS = (
     "The checkpoint's items have other semantic IDs than were made here: load it with load_data_and_model, which takes "
@@ -40,8 +40,8 @@ _OTHER_IDS = (
 )
 
 
-class GenerativeRecommender(SequentialRecommender):
-    """What both models share: RecBole's batches in, log-probabilities out.
+class StagedRecommender(SequentialRecommender):
+    """What all models share that the project's own loop trains: a network, the loss of the present stage, the items.
 
     Histories may be padded on either side and of any length: every method reads the latest MAX_ITEM_LIST_LENGTH items.
 
@@ -49,39 +49,28 @@ class GenerativeRecommender(SequentialRecommender):
         network: the model proper.
         objective: the loss that :meth:`calculate_loss` gives; the trainer sets it for each stage. Under a trainer
             that does not, it is that of the first stage.
-        trie: of the catalogue.
+        items: what the data set knows of the items.
     """
 
     input_type = InputType.POINTWISE
-    network: TIGERModel | STREAMRecModel
+    network: nn.Module
     objective: Objective | None = None
 
-    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+    def __init__(self, config: Config, dataset: ItemTextDataset) -> None:
         super().__init__(config, dataset)
-        self.beams, self.items = config["beam_size"], dataset.items
-        self.exact, self.candidates = config["search"] == "exact", config["candidates"] or 0  # TIGER has none
-        self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
+        self.items = dataset.items
 
     def first_objective(self) -> Objective:
         """What the first stage optimises."""
         raise NotImplementedError
 
-    @property
-    def ranker(self) -> Ranker:
-        """What ranks, by the network as it is now."""
-        return Ranker(self.network, self.trie, self.beams, self.candidates, self.max_seq_length, self.exact)
+    def rank_batch(self, batch: Batch, top: int) -> tuple[Tensor, Tensor]:
+        """The best ``top`` items of a batch's histories, without what the batch says its users had before.
 
-    def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
-        """The best ``top`` items (by default beam_size) of histories; see :meth:`Ranker.rank`."""
-        return self.ranker.rank(histories, top or self.beams)
-
-    def rank_batch(self, batch: Batch, top: int | None = None) -> tuple[Tensor, Tensor]:
-        """:meth:`rank` of a batch's histories, without what the batch says its users had before."""
-        return self.ranker.rank(batch.histories, top or self.beams, batch.seen)
-
-    def scores_of_all(self, interaction: Interaction) -> Tensor:
-        """Exact scores of all items under the present ranking, [B, n_items]; see :meth:`Ranker.scores_of_all`."""
-        return self.ranker.scores_of_all(interaction[self.ITEM_SEQ])
+        Returns:
+            item ids and their scores, [B, top], best first; 0 and -inf where there is no further item.
+        """
+        raise NotImplementedError
 
     def _histories(self, interaction: Interaction) -> Tensor:
         return right_padded(interaction[self.ITEM_SEQ], self.max_seq_length)
@@ -93,14 +82,6 @@ class GenerativeRecommender(SequentialRecommender):
         histories, targets = self._histories(interaction), interaction[self.POS_ITEM_ID]
         rows = torch.arange(len(targets), device=targets.device)
         return next(self.objective.losses(Batch(histories, targets, rows)))[0]
-
-    def predict(self, interaction: Interaction) -> Tensor:
-        """The score of one item a row under the present ranking, [B]."""
-        return self.ranker.scores(interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None])[:, 0]
-
-    def full_sort_predict(self, interaction: Interaction) -> Tensor:
-        """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
-        return self.scores_of_all(interaction)
 
     @property
     def fingerprint(self) -> str:
@@ -128,6 +109,47 @@ class GenerativeRecommender(SequentialRecommender):
             )
         raise InputError(_OTHER_IDS)
 
+
+class GenerativeRecommender(StagedRecommender):
+    """What both models share: RecBole's batches in, log-probabilities out.
+
+    Attributes:
+        trie: of the catalogue.
+    """
+
+    network: TIGERModel | STREAMRecModel
+
+    def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
+        super().__init__(config, dataset)
+        self.beams, self.exact = config["beam_size"], config["search"] == "exact"
+        self.candidates = config["candidates"] or 0  # TIGER has none
+        self.trie = Trie(torch.from_numpy(dataset.semantic_ids.codes))
+
+    @property
+    def ranker(self) -> Ranker:
+        """What ranks, by the network as it is now."""
+        return Ranker(self.network, self.trie, self.beams, self.candidates, self.max_seq_length, self.exact)
+
+    def rank(self, histories: Tensor, top: int | None = None) -> tuple[Tensor, Tensor]:
+        """The best ``top`` items (by default beam_size) of histories; see :meth:`Ranker.rank`."""
+        return self.ranker.rank(histories, top or self.beams)
+
+    def rank_batch(self, batch: Batch, top: int | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`rank` of a batch's histories, without what the batch says its users had before."""
+        return self.ranker.rank(batch.histories, top or self.beams, batch.seen)
+
+    def scores_of_all(self, interaction: Interaction) -> Tensor:
+        """Exact scores of all items under the present ranking, [B, n_items]; see :meth:`Ranker.scores_of_all`."""
+        return self.ranker.scores_of_all(interaction[self.ITEM_SEQ])
+
+    def predict(self, interaction: Interaction) -> Tensor:
+        """The score of one item a row under the present ranking, [B]."""
+        return self.ranker.scores(interaction[self.ITEM_SEQ], interaction[self.ITEM_ID][:, None])[:, 0]
+
+    def full_sort_predict(self, interaction: Interaction) -> Tensor:
+        """:meth:`scores_of_all`: RecBole may want any number of the best items, and does not say how many."""
+        return self.scores_of_all(interaction)
+
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
         """As in torch.
 
@@ -153,12 +175,12 @@ class GenerativeRecommender(SequentialRecommender):
         return super().load_state_dict(state_dict, strict, assign)
 
 
-def _backbone(config: Config) -> BackboneConfig:
+def backbone_of(config: Config) -> BackboneConfig:
     names = ("hidden_size", "inner_size", "n_heads", "head_size", "encoder_layers", "decoder_layers", "dropout")
     return BackboneConfig(**{name: config[name] for name in names})
 
 
-def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
+def tokens_of(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
     return ItemTokens(
         torch.from_numpy(dataset.semantic_ids.codes),
         dataset.semantic_ids.codebook_sizes,
@@ -169,7 +191,7 @@ def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
 
 
 def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
-    sizes = replace(_backbone(config), dropout=config["matching_dropout"])
+    sizes = replace(backbone_of(config), dropout=config["matching_dropout"])
     recency = config["lookup_recency"]
     samples = samples_of(dataset)
     content = None if dataset.text is None else Content(dataset.text, recency)
@@ -189,6 +211,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
             config["lookup_decay"],
             config["lookup_backward"],
             recency,
+            config["lookup_neighbours"] or 0,  # a configuration older than the key has none
         ),
         content,
         (*view_names(config["views_off"]), *(() if "pretrain" in trained_stages(config) else ("likelihood",))),
@@ -201,7 +224,7 @@ class TIGER(GenerativeRecommender):
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
-        self.network = TIGERModel(_backbone(config), _tokens(config, dataset))
+        self.network = TIGERModel(backbone_of(config), tokens_of(config, dataset))
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:
@@ -218,9 +241,9 @@ class STREAMRec(GenerativeRecommender):
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
         self.stages = trained_stages(config)
-        tokens = _tokens(config, dataset)
+        tokens = tokens_of(config, dataset)
         self.network = STREAMRecModel(
-            _backbone(config),
+            backbone_of(config),
             tokens,
             config["reasoning_mlp"],
             config["reasoning_scale"],

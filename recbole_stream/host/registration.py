@@ -16,6 +16,7 @@ from typing import Any
 
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import (
+    MODELS,
     check_keys,
     check_values,
     known_keys,
@@ -27,12 +28,10 @@ from recbole_stream.host.keys import RULES, SHARED_RULES
 from recbole_stream.host.paths import lineage, model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_module, register_plugins
 
-__all__ = ["MODELS", "check_recbole", "installed_recbole", "properties_dir", "register"]
-
-MODELS = ("TIGER", "STREAMRec")
+__all__ = ["MODELS", "check_recbole", "installed_recbole", "our_model", "properties_dir", "register"]
 
 # modules of ``host.rivals``, each with the models of other papers that it defines
-RIVALS: tuple[str, ...] = ()
+RIVALS: tuple[str, ...] = ("lookup", "late_fusion", "rearec", "latte", "rpg", "etegrec")
 
 SUPPORTED_RECBOLE = "1.2.1"
 _INSTALL = f"`pip install --no-deps recbole=={SUPPORTED_RECBOLE}` and `pip install -r requirements.txt`"
@@ -103,7 +102,7 @@ def _hook_configuration() -> None:
     def load_internal_config_dict(self: Config, model: str, model_class: Any, dataset: str) -> None:
         stock(self, model, model_class, dataset)
         external: dict[str, Any] = self.external_config_dict
-        ours = _ours(model)
+        ours = our_model(model)
         check_values(external, SHARED_RULES)
         if model_class.type == ModelType.SEQUENTIAL and external.get("repeatable") is False:
             raise InputError(
@@ -132,10 +131,15 @@ def _hook_configuration() -> None:
     Config._get_model_and_dataset = get_model_and_dataset
 
 
-def _ours(model: str) -> str | None:
-    """The one of our models that a model is or derives from."""
-    names = [base.__name__ for base in lineage(model) if base.__module__ == "recbole_stream.host.models"]
-    return names[-1] if names and names[-1] in MODELS else None
+def our_model(model: str) -> str | None:
+    """The one of this package's models that a model is or derives from."""
+    names = [
+        base.__name__
+        for base in lineage(model)
+        if (base.__module__ == "recbole_stream.host.models" and base.__name__ in MODELS)
+        or base.__module__.startswith("recbole_stream.host.rivals.")
+    ]
+    return names[-1] if names else None
 
 
 def _overlays(model: str, dataset: str, given: Mapping[str, Any]) -> Iterator[Path]:
@@ -146,7 +150,7 @@ def _overlays(model: str, dataset: str, given: Mapping[str, Any]) -> Iterator[Pa
     """
     import recbole
 
-    ours, classes = _ours(model), lineage(model)
+    ours, classes = our_model(model), lineage(model)
     if classes and not classes[-1].__module__.startswith("recbole."):  # whose own file RecBole has read
         yield from model_files(model)
     overlay = preset_file(ours, given.get("preset", "default")) if ours else None
@@ -174,7 +178,7 @@ def dataset_files(model: str, dataset: str, given: Mapping[str, Any]) -> list[Pa
     offered = sorted(folder.name for folder in recipes.iterdir() if folder.is_dir())
     if "recipe" in keys and recipe is not None and recipe not in offered:
         raise InputError(f"recipe is {recipe!r}, but there are only: {', '.join(offered)}.")
-    if recipe in offered and not (_ours(model) and given.get("preset", "default") != "default"):
+    if recipe in offered and not (our_model(model) and given.get("preset", "default") != "default"):
         tuned = [recipes / recipe / f"{base.__name__}.yaml" for base in lineage(model)]
         files += [file for file in tuned if file.is_file()]
     return files

@@ -18,7 +18,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.evaluation import hits_of, mean_ranks
 from recbole_stream.host.keys import STAGES
-from recbole_stream.host.models import TIGER, STREAMRec
+from recbole_stream.host.models import StagedRecommender
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.host.stages import BUILDERS, Plan
 from recbole_stream.precision import automatic_precision
@@ -58,7 +58,7 @@ class GenerativeTrainer(Trainer):
 
     saved_model_file: str  # RecBole's own
 
-    def __init__(self, config: Config, model: TIGER | STREAMRec) -> None:
+    def __init__(self, config: Config, model: StagedRecommender) -> None:
         super().__init__(config, model)
         self.stages: list[Stage] = []
         self.final_weights: dict[str, torch.Tensor] = {}
@@ -95,7 +95,7 @@ class GenerativeTrainer(Trainer):
             raise InputError("There is no validation data: set eval_args to split {LS: valid_and_test}.")
         self.eval_collector.data_collect(train_data)
         self.logger.disabled, self._saves = not verbose, saved
-        samples = samples_of(train_data._dataset).to(self.device)
+        samples = self.training_samples(samples_of(train_data._dataset)).to(self.device)
         try:
             for plan in self.plan(samples):
                 self._stage(plan, samples, valid_data, show_progress, callback_fn)
@@ -110,6 +110,10 @@ class GenerativeTrainer(Trainer):
         self._add_hparam_to_tensorboard(self.best_valid_score)
         self.logger.info(f"the final stage is {final.result.name}" + (f": {final.file}" if saved else ""))
         return self.best_valid_score, self.best_valid_result
+
+    def training_samples(self, samples: Samples) -> Samples:
+        """What the stages are trained on, of all samples of the training split."""
+        return samples
 
     def plan(self, samples: Samples) -> list[Plan]:
         """The stages on these training samples, in order."""
@@ -283,7 +287,13 @@ class TIGERTrainer(GenerativeTrainer):
 
 
 class STREAMRecTrainer(GenerativeTrainer):
-    """Pretraining, fine-tuning on collected reasoning, GRPO, the matching tower."""
+    """Pretraining, fine-tuning on collected reasoning, GRPO, the matching tower.
+
+    Attributes:
+        conclusion: name of the last stage, in which views are weighed.
+    """
+
+    conclusion = "Deliberation"
 
     def plan(self, samples: Samples) -> list[Plan]:
         return [BUILDERS[stage](self, STAGES.index(stage), samples) for stage in self.model.stages]
@@ -306,11 +316,11 @@ class STREAMRecTrainer(GenerativeTrainer):
             model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates,
             self.config["seed"], show_progress,
         )  # fmt: skip
-        self.logger.info(f"deliberation: {learnt.message}")
+        self.logger.info(f"{self.conclusion.lower()}: {learnt.message}")
         if isinstance(valid_data, FullSortEvalDataLoader):
             valid = self._metrics(samples, show_progress, learnt)
         else:
             valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
-        self.logger.info(f"Deliberation | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
+        self.logger.info(f"{self.conclusion} | valid {self.valid_metric} {valid[self.valid_metric]:.4f}")
         self._record_valid(valid)
-        self._finish(StageResult("Deliberation", valid, seconds=time.perf_counter() - began))
+        self._finish(StageResult(self.conclusion, valid, seconds=time.perf_counter() - began))

@@ -14,9 +14,10 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from recbole_stream.model.lookup import Content, Transitions
+from recbole_stream.model.lookup import Content, Transitions, log_shares
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.verifier import Verifier
+from recbole_stream.model.views import BatchViews
 
 __all__ = ["LEAST", "RANKINGS", "VIEWS", "Deliberation"]
 
@@ -26,9 +27,6 @@ VIEWS = ("likelihood", "matching", "transitions", "text", "repeats")
 # having the item already may count for it or against it.
 LEAST = (0.0, 0.0, 0.0, 0.0, None)
 RANKINGS = ("likelihood", "states", "deliberation")
-
-# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
-_UNSEEN = 1e-3
 
 
 class Deliberation(nn.Module):
@@ -87,10 +85,18 @@ class Deliberation(nn.Module):
             return self.verifier(self.verifier.features(histories, items, views))
         return (views * self.weights).sum(-1)
 
-    def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
-        """All views but the likelihood, 0 where they are switched off.
+    def views_of(self, histories: Tensor, vectors: Tensor | None = None) -> BatchViews:
+        """All views but the likelihood, of item ids [B, L]: the best items by them, or those of given items."""
+        return BatchViews(self, histories, vectors, self.used)
 
-        Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher.
+    def states_of(self, histories: Tensor, vectors: Tensor | None = None) -> BatchViews:
+        """The same of the view ``matching`` alone, also where it is switched off."""
+        return BatchViews(self, histories, vectors, [view == "matching" for view in VIEWS])
+
+    def catalogue(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """All views but the likelihood of all items, 0 where they are switched off.
+
+        Item ids [B, L] -> [B, n_items + 1, 4]; ``vectors`` as for the matcher. To rank, :meth:`views_of` takes less.
         """
         blank = torch.zeros(len(histories), self.transitions.n_items, device=histories.device)
         _, matching, transitions, text, repeats = self.used
@@ -99,7 +105,7 @@ class Deliberation(nn.Module):
             views[0] = self.matcher(histories, vectors).log_softmax(-1)
             views[0][:, 0] = 0.0  # the padding item is never shown; any finite number will do
         if transitions:
-            views[1] = (self.transitions(histories) + _UNSEEN).log()
+            views[1] = log_shares(self.transitions(histories))
         if text:
             views[2] = self.content(histories)
         if repeats:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 from torch import Tensor, nn
 
-__all__ = ["Content", "Transitions", "recency_weights"]
+__all__ = ["UNSEEN", "Content", "Transitions", "log_shares", "recency_weights"]
+
+# added to the share of transitions before the logarithm: the value of an item that never followed the history's items
+UNSEEN = 1e-3
+
+_PAIRS = 1 << 24  # pairs of items that are counted at once
 
 
 def recency_weights(histories: Tensor, decay: float) -> Tensor:
@@ -14,6 +21,11 @@ def recency_weights(histories: Tensor, decay: float) -> Tensor:
     lengths = (histories > 0).sum(1, keepdim=True)
     age = lengths - 1 - torch.arange(histories.shape[1], device=histories.device)
     return (decay ** age.clamp(min=0).float()) * (histories > 0)
+
+
+def log_shares(shares: Tensor) -> Tensor:
+    """The logarithm of shares of transitions, finite where there were none."""
+    return (shares + UNSEEN).log()
 
 
 class Transitions(nn.Module):
@@ -29,6 +41,9 @@ class Transitions(nn.Module):
         n_items: rows and columns, the padding item 0 included.
         window, decay, backward: see above.
         recency: how much less an older item of the history says than the one after it.
+        neighbours: so many of an item's pairs, those with the highest counts, are kept; 0 keeps all.
+
+    The samples are gone through in parts: memory grows with the number of different pairs, not with that of all.
     """
 
     def __init__(
@@ -41,26 +56,21 @@ class Transitions(nn.Module):
         decay: float,
         backward: float,
         recency: float,
+        neighbours: int = 0,
     ) -> None:
         super().__init__()
         self.n_items, self.recency = n_items, recency
-        before, after, weights = [], [], []
-        for distance in range(1, min(window, histories.shape[1]) + 1):
-            # the last `distance`-th item of every history that is long enough, and what came next
-            rows = (lengths >= distance).nonzero()[:, 0]
-            before.append(histories[rows, lengths[rows] - distance])
-            after.append(targets[rows])
-            weights.append(torch.full((len(rows),), decay ** (distance - 1)))
-        start, end, weight = torch.cat(before), torch.cat(after), torch.cat(weights)
-        if backward:
-            start, end, weight = (
-                torch.cat([start, end]),
-                torch.cat([end, start]),
-                torch.cat([weight, backward * weight]),
-            )
-        keys, inverse = (start * n_items + end).unique(return_inverse=True)
-        counts = torch.zeros(len(keys)).index_add_(0, inverse, weight)
-        self._keep(keys // n_items, keys % n_items, counts)
+        window = min(window, histories.shape[1])
+        sums: list[sparse.csr_array] = []
+        for rows in torch.arange(len(targets)).split(max(1, _PAIRS // (2 * window))):
+            pairs = _pairs(histories, lengths, targets, rows, window, decay, backward)
+            sums.append(_summed(*pairs, n_items))
+            # only sums of like sizes are added up, so that no pair is copied in every round
+            while len(sums) > 1 and 2 * sums[-1].nnz >= sums[-2].nnz:
+                sums[-2:] = [sums[-2] + sums[-1]]
+        while len(sums) > 1:
+            sums[-2:] = [sums[-2] + sums[-1]]
+        self._keep(*_pairs_of(sums[0], neighbours))
 
     @classmethod
     def of_counts(cls, rows: Tensor, columns: Tensor, counts: Tensor, n_items: int, recency: float) -> Transitions:
@@ -74,30 +84,79 @@ class Transitions(nn.Module):
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Items, items that followed them, and the weighted counts of both, [P] each."""
         rows = torch.repeat_interleave(torch.arange(self.n_items, device=self.first.device), self.first.diff())
-        return rows, self.columns, self.counts
+        return rows, self.columns.long(), self.counts
 
     def _keep(self, rows: Tensor, columns: Tensor, counts: Tensor) -> None:
-        sums = torch.zeros(self.n_items).index_add_(0, rows, counts)
         # compressed rows: those of item i are first[i] .. first[i + 1]
         first = F.pad(torch.bincount(rows, minlength=self.n_items).cumsum(0), (1, 0))
         self.register_buffer("first", first, persistent=False)
-        self.register_buffer("columns", columns, persistent=False)
+        self.register_buffer("columns", columns.int(), persistent=False)
         self.register_buffer("counts", counts, persistent=False)
-        self.register_buffer("shares", counts / sums[rows], persistent=False)
+        self.register_buffer("sums", torch.zeros(self.n_items).index_add_(0, rows, counts), persistent=False)
 
-    def forward(self, histories: Tensor) -> Tensor:
-        """Item ids [B, L] -> share of what followed (or came before) their items, [B, n_items]; sums to 1 or is 0."""
+    def followers(self, histories: Tensor) -> tuple[Tensor, Tensor]:
+        """What followed (or came before) the items of histories, item ids [B, L].
+
+        Returns:
+            cells [P], row times ``n_items`` plus item, ascending and each once; the item's share in its row [P]. The
+            shares of a row sum to 1.
+        """
         weights = recency_weights(histories, self.recency).flatten()
         items = histories.flatten()
         starts = self.first[items]
         counts = (self.first[items + 1] - starts) * (weights > 0)
         owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
         place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner] + starts[owner]
+        row = owner // histories.shape[1]
+        cells, inverse = (row * self.n_items + self.columns[place]).unique(return_inverse=True)
+        shares = weights[owner] * (self.counts[place] / self.sums[items][owner])
+        found = torch.zeros(len(cells), device=histories.device).index_add_(0, inverse, shares)
+        whole = torch.zeros(len(histories), device=histories.device).index_add_(0, row, shares)
+        return cells, found / whole[cells // self.n_items].clamp(min=1e-9)
+
+    def forward(self, histories: Tensor) -> Tensor:
+        """Item ids [B, L] -> share of what followed (or came before) their items, [B, n_items]; sums to 1 or is 0."""
+        cells, shares = self.followers(histories)
         found = torch.zeros(len(histories) * self.n_items, device=histories.device)
-        cells = owner // histories.shape[1] * self.n_items + self.columns[place]
-        found.index_add_(0, cells, weights[owner] * self.shares[place])
-        found = found.view(len(histories), self.n_items)
-        return found / found.sum(1, keepdim=True).clamp(min=1e-9)
+        return found.index_put_((cells,), shares).view(len(histories), self.n_items)
+
+
+def _pairs(
+    histories: Tensor, lengths: Tensor, targets: Tensor, rows: Tensor, window: int, decay: float, backward: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pairs of items of some samples, and what each counts: [P] each; an item that followed comes second."""
+    before, after, weights = [], [], []
+    for distance in range(1, window + 1):
+        # the last `distance`-th item of every history that is long enough, and what came next
+        long = rows[lengths[rows] >= distance]
+        before.append(histories[long, lengths[long] - distance])
+        after.append(targets[long])
+        weights.append(torch.full((len(long),), decay ** (distance - 1)))
+    start, end, weight = torch.cat(before), torch.cat(after), torch.cat(weights)
+    if not backward:
+        return start, end, weight
+    return torch.cat([start, end]), torch.cat([end, start]), torch.cat([weight, backward * weight])
+
+
+def _summed(start: Tensor, end: Tensor, weight: Tensor, n_items: int) -> sparse.csr_array:
+    """Counts of equal pairs added up, [n_items, n_items]."""
+    keys, inverse = (start * n_items + end).unique(return_inverse=True)
+    counts = torch.zeros(len(keys)).index_add_(0, inverse, weight)
+    first = F.pad(torch.bincount(keys // n_items, minlength=n_items).cumsum(0), (1, 0))
+    return sparse.csr_array((counts.numpy(), (keys % n_items).int().numpy(), first.numpy()), (n_items, n_items))
+
+
+def _pairs_of(counted: sparse.csr_array, neighbours: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns and counts of the ``neighbours`` largest entries of each row, or of all, sorted by row and column."""
+    lengths = np.diff(counted.indptr)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    columns, counts = counted.indices, counted.data
+    if neighbours:
+        order = np.lexsort((columns, -counts, rows))  # of equal counts the smaller item
+        place = np.arange(len(rows)) - np.repeat(counted.indptr[:-1], lengths)
+        kept = np.sort(order[place < neighbours])
+        rows, columns, counts = rows[kept], columns[kept], counts[kept]
+    return torch.from_numpy(rows), torch.from_numpy(columns), torch.from_numpy(counts)
 
 
 class Content(nn.Module):
@@ -116,7 +175,10 @@ class Content(nn.Module):
         unit[0] = 0
         self.register_buffer("unit", unit, persistent=False)
 
+    def query(self, histories: Tensor) -> Tensor:
+        """Item ids [B, L] -> the sum of their texts' unit vectors, each weighted by recency, [B, D]."""
+        return (self.unit[histories] * recency_weights(histories, self.recency)[..., None]).sum(1)
+
     def forward(self, histories: Tensor) -> Tensor:
         """Item ids [B, L] -> the sum of the cosines with their items, each weighted by recency, [B, n_items + 1]."""
-        weights = recency_weights(histories, self.recency)
-        return (self.unit[histories] * weights[..., None]).sum(1) @ self.unit.T
+        return self.query(histories) @ self.unit.T

@@ -42,7 +42,8 @@ class Parts:
         config: what the model is, in the types of JSON; see :func:`recbole_stream.serving.networks.describe`.
         tensors: by name.
         items: a row an item, in the order of their numbers from 1: ``item`` (its name in the data set), ``title``.
-        users: a row a user: ``user``, ``items`` (numbers of all items that the user had, in time).
+        users: a row a user: ``user``, ``items`` (numbers of all items that the user had, in time), ``last`` (the time of
+            the last of these events, in the unit of the data set).
         card: the model card, Markdown with a YAML head.
     """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from recbole_stream.atomic import read_header, read_rows
 from recbole_stream.errors import InputError
 
-__all__ = ["read_item_text", "text_columns"]
+__all__ = ["read_item_text", "sentences", "text_columns"]
 
 _WAYS_OUT = "choose among them with `text_fields`, or bring your own IDs with `semantic_ids_file`"
 
@@ -91,7 +91,7 @@ def read_item_text(
         for token, *values in zip(rows.cells[id_field], *(rows.cells[name] for name in fields)):
             if token in wanted and token not in seen:
                 seen.add(token)
-                wanted[token] = _sentences(values)
+                wanted[token] = sentences(values)
     if not seen:
         raise InputError(
             f"{path} has no row of any of the {len(item_tokens)} items: its {id_field} ({_example(token)}) and "
@@ -100,7 +100,7 @@ def read_item_text(
     return [wanted[token] for token in item_tokens]
 
 
-def _sentences(values) -> str:
+def sentences(values) -> str:
     cleaned = (" ".join(value.split()) for value in values)
     return " ".join(value if value[-1] in ".!?" else f"{value}." for value in cleaned if value)
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from recbole_stream.tokenizer.kmeans import kmeans
 from recbole_stream.tokenizer.residual import Quantised, residual_quantize, row_chunks
 
-__all__ = ["rq_kmeans"]
+__all__ = ["leading_components", "rq_kmeans"]
 
 _POINTS_PER_CODEWORD = 256  # more no longer moves a mean by much; a larger catalogue is learnt from a sample
 # Components per item that a code has on average. With many more dimensions than items in a cluster k-means learns the
@@ -47,9 +47,9 @@ def rq_kmeans(
     n = len(embeddings)
     sample_size = min(n, _POINTS_PER_CODEWORD * codebook_size)
     rows = np.arange(n) if sample_size == n else np.sort(rng.choice(n, sample_size, replace=False))
-    components = max(_FEWEST_COMPONENTS, _COMPONENTS_PER_POINT * sample_size // codebook_size)
-    if components < embeddings.shape[1]:
-        mean, basis = _principal_components(embeddings[rows], components)  # [D], [D, d]
+    leading = leading_components(embeddings[rows], codebook_size)
+    if leading is not None:
+        mean, basis = leading  # [D], [D, d]
         latents = np.concatenate([(embeddings[chunk] - mean) @ basis for chunk in row_chunks(n)])
         decode: Callable[[np.ndarray], np.ndarray] = partial(_decode, mean=mean, basis=basis)
     else:
@@ -67,8 +67,15 @@ def rq_kmeans(
     return Quantised(all_codes, latents, [codebook.cpu().numpy() for codebook in codebooks], decode)
 
 
-def _principal_components(sample: np.ndarray, components: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of `[n, D]`: the mean `[D]` and the orthonormal directions of most variance `[D, components]`."""
+def leading_components(sample: np.ndarray, codebook_size: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """What a sample `[n, D]` of embeddings is reduced to before it is quantised by codebooks of K codes.
+
+    Returns:
+        the mean `[D]` and the orthonormal directions of most variance `[D, d]`; None where all are kept.
+    """
+    components = max(_FEWEST_COMPONENTS, _COMPONENTS_PER_POINT * len(sample) // codebook_size)
+    if components >= sample.shape[1]:
+        return None
     mean = sample.mean(axis=0, dtype=np.float64)
     centred = sample - mean
     directions = np.linalg.eigh(centred.T @ centred).eigenvectors  # by rising variance

@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from recbole_stream.errors import InputError
 from recbole_stream.tokenizer.kmeans import kmeans
+from recbole_stream.tokenizer.letter import Letter, LetterOptions
 from recbole_stream.tokenizer.residual import Quantised, residual_quantize, row_chunks
 
-__all__ = ["RQVAE", "RQVAEOptions", "residual_quantize", "rq_vae", "rq_vae_loss"]
+__all__ = ["RQVAE", "RQVAEOptions", "residual_quantize", "rq_vae", "rq_vae_loss", "train_rq_vae"]
 
 _INIT_POINTS_PER_CODEWORD = 256
 
@@ -88,13 +89,17 @@ class RQVAE(nn.Module):
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """`[B, D]` -> the loss terms of `rq_vae_loss` and the codes, int64 `[B, m]`."""
+        return self.losses(x)[:4]
+
+    def losses(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As :meth:`forward`, and what the decoder reads: the sums of codewords `[B, d]`."""
         h = self.encoder(x)  # [B, d]
         codes, quantised, residuals = residual_quantize(h, self.codebooks)
         levels = torch.arange(len(self.codebooks), device=x.device)
         codewords = self.codebooks[levels, codes]  # [B, m, d]
         # Straight through: the decoder (Eq. 8) reads the codewords, its gradient reaches h as if it had read h.
-        reconstruction = self.decoder(h + (quantised - h).detach())  # [B, D]
-        return *rq_vae_loss(x, reconstruction, residuals, codewords, self.beta), codes
+        straight = h + (quantised - h).detach()
+        return *rq_vae_loss(x, self.decoder(straight), residuals, codewords, self.beta), codes, straight
 
     @torch.no_grad()
     def initialise_codebooks(self, h: torch.Tensor, generator: torch.Generator) -> None:
@@ -135,6 +140,8 @@ def rq_vae(
     options: RQVAEOptions,
     device: str = "cpu",
     show_progress: bool = True,
+    collaborative: np.ndarray | None = None,
+    letter: LetterOptions | None = None,
 ) -> Quantised:
     """Trains an RQ-VAE on the embeddings and quantises every item.
 
@@ -151,10 +158,33 @@ def rq_vae(
         options: architecture and training.
         device: where to train.
         show_progress: a progress bar over the epochs, with the loss.
+        collaborative: vectors of the items for LETTER's losses, float32 `[n, d]`; None leaves these out.
+        letter: weights of these losses; LETTER's own where None.
 
     Returns:
         the quantised items; `latents` are the encoder's outputs, h_1.
     """
+    given = (embeddings, levels, codebook_size, seed, options, device, show_progress, collaborative, letter)
+    model, mean, scale = train_rq_vae(*given)
+
+    def standardised(rows: np.ndarray | slice) -> torch.Tensor:
+        return torch.from_numpy((embeddings[rows] - mean) / scale).to(device)
+
+    return _quantise_all(model, len(embeddings), standardised, mean, scale, device)
+
+
+def train_rq_vae(
+    embeddings: np.ndarray,
+    levels: int,
+    codebook_size: int,
+    seed: int,
+    options: RQVAEOptions,
+    device: str = "cpu",
+    show_progress: bool = True,
+    collaborative: np.ndarray | None = None,
+    letter: LetterOptions | None = None,
+) -> tuple[RQVAE, np.ndarray, np.ndarray]:
+    """As :func:`rq_vae`, and returns the network, and mean and scale `[D]` by which its input is standardised."""
     n, input_size = embeddings.shape
     mean, scale = _mean_and_scale(embeddings)
     generator = torch.Generator().manual_seed(seed)
@@ -173,12 +203,19 @@ def rq_vae(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.learning_rate, total_steps=steps + 1, pct_start=0.1, cycle_momentum=False
     )
+    aligned = None
+    if collaborative is not None:
+        aligned = Letter(collaborative, letter or LetterOptions(), input_size, generator, device)
     bar = tqdm(range(options.epochs), desc="RQ-VAE", unit="epoch", disable=not show_progress)
     for epoch in bar:
         used = torch.zeros(levels, codebook_size, dtype=torch.int64, device=device)
         loss_sum = torch.zeros((), device=device)
+        if aligned is not None:
+            aligned.cluster(model.codebooks)
         for rows in torch.randperm(n, generator=generator).split(options.batch_size):
-            loss, _, _, codes = model(standardised(rows.numpy()))
+            loss, _, _, codes, quantised = model.losses(standardised(rows.numpy()))
+            if aligned is not None:
+                loss = loss + aligned.loss(rows.to(device), quantised, codes, model.codebooks)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -189,7 +226,7 @@ def rq_vae(
             with torch.no_grad():
                 model.revive_dead_codes(used, model.encoder(standardised(sample)), generator)
         bar.set_postfix(loss=f"{loss_sum.item() / n:.2f}", dead=int((used == 0).sum()))
-    return _quantise_all(model.eval(), n, standardised, mean, scale, device)
+    return model.eval(), mean, scale
 
 
 @torch.no_grad()

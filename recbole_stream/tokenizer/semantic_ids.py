@@ -14,14 +14,24 @@ from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
 from recbole_stream.tokenizer.collisions import append_counter, group_ids, reassign, sinkhorn
+from recbole_stream.tokenizer.letter import LetterOptions
+from recbole_stream.tokenizer.opq import opq
 from recbole_stream.tokenizer.report import collision_summary, level_usage, reconstruction_error
 from recbole_stream.tokenizer.residual import Quantised, row_chunks, sum_codewords
 from recbole_stream.tokenizer.rq_kmeans import rq_kmeans
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions, rq_vae
 
-__all__ = ["METHODS", "UNIQUE_WAYS", "SemanticIDs", "build_semantic_ids", "read_semantic_ids", "write_semantic_ids"]
+__all__ = [
+    "METHODS",
+    "UNIQUE_WAYS",
+    "SemanticIDs",
+    "build_semantic_ids",
+    "make_unique",
+    "read_semantic_ids",
+    "write_semantic_ids",
+]
 
-METHODS = ("rq_kmeans", "rq_vae")
+METHODS = ("rq_kmeans", "rq_vae", "letter", "opq")
 UNIQUE_WAYS = ("reassign", "counter", "sinkhorn")
 _CACHE_VERSION = 2  # raise when the same embeddings and settings would give other IDs
 _SINKHORN_ROWS = 1 << 15
@@ -54,12 +64,14 @@ def build_semantic_ids(
     device: str = "cpu",
     show_progress: bool = True,
     options: RQVAEOptions | None = None,
+    collaborative: np.ndarray | None = None,
+    letter: LetterOptions | None = None,
 ) -> SemanticIDs:
     """Quantises the embeddings (Eq. 5-8) and makes the IDs unique; deterministic for a seed, cached by content.
 
     Args:
         embeddings: z, float32 `[n_items, D]`.
-        method: `rq_kmeans` or `rq_vae`.
+        method: `rq_kmeans`, `rq_vae`, `letter` (an RQ-VAE with LETTER's losses) or `opq`, whose codes have no order.
         levels: m, the tokens of an ID; with `counter` the last of them is the counter.
         codebook_size: K of each quantised level.
         unique: `reassign`, `counter` (TIGER) or `sinkhorn` (LC-Rec), see `tokenizer.collisions`.
@@ -68,28 +80,41 @@ def build_semantic_ids(
         device: torch device of the quantiser.
         show_progress: progress bars.
         options: of the RQ-VAE; its defaults where None.
+        collaborative: LETTER's vectors h of the items, float32 `[n_items, latent_size]`.
+        letter: weights of LETTER's losses; its defaults where None.
 
     Raises:
         InputError: an impossible setting, more items than IDs, or embeddings that are not finite.
     """
     _check(embeddings, method, levels, codebook_size, unique)
+    if method == "letter":
+        letter = letter or LetterOptions()
+        _check_letter(collaborative, len(embeddings), codebook_size, letter)
     embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
     options = options or RQVAEOptions()
+    used = {} if method == "rq_kmeans" else asdict(options)
+    aligned: dict = {}
+    if method == "letter":
+        used, aligned = used | asdict(letter), {"collaborative": collaborative, "letter": letter}
 
     def compute() -> tuple[dict[str, np.ndarray], dict]:
         started = time.perf_counter()
         quantised_levels = levels - 1 if unique == "counter" else levels
         if method == "rq_kmeans":
             quantised = rq_kmeans(embeddings, quantised_levels, codebook_size, seed, device, show_progress)
+        elif method == "opq":
+            quantised = opq(embeddings, quantised_levels, codebook_size, seed, device, show_progress)
         else:
-            quantised = rq_vae(embeddings, quantised_levels, codebook_size, seed, options, device, show_progress)
-        codes, sizes, moves = _make_unique(quantised, codebook_size, unique, seed)
+            quantised = rq_vae(
+                embeddings, quantised_levels, codebook_size, seed, options, device, show_progress, **aligned
+            )
+        codes, sizes, moves = make_unique(quantised, codebook_size, unique, seed)
         report = {
             "method": method,
             "unique": unique,
             "seed": seed,
             "items": len(embeddings),
-            "options": asdict(options) if method == "rq_vae" else {},
+            "options": used,
             **_report(quantised.codes, (codebook_size,) * quantised_levels, codes, sizes, moves),
             "reconstruction_before": _error(embeddings, quantised, quantised.codes),
             "reconstruction": _error(embeddings, quantised, codes[:, :quantised_levels]),
@@ -97,8 +122,8 @@ def build_semantic_ids(
         }
         return {"codes": codes}, {"codebook_sizes": sizes, "report": report}
 
-    settings = [method, levels, codebook_size, unique, seed, asdict(options) if method == "rq_vae" else None]
-    key = content_hash(_CACHE_VERSION, settings, embeddings)
+    settings = [method, levels, codebook_size, unique, seed, used or None]
+    key = content_hash(_CACHE_VERSION, settings, embeddings, *([collaborative] if aligned else []))
     arrays, info = cached_arrays(cache_dir, "semantic_ids", key, compute)
     ids = SemanticIDs(arrays["codes"], tuple(info["codebook_sizes"]), info["report"])
     _log(ids.report)
@@ -133,10 +158,31 @@ def _check(embeddings: np.ndarray, method: str, levels: int, codebook_size: int,
             )
 
 
-def _make_unique(
+def _check_letter(vectors: np.ndarray | None, items: int, codebook_size: int, letter: LetterOptions) -> None:
+    if vectors is None or len(vectors) != items:
+        known = "none" if vectors is None else f"those of {len(vectors)}"
+        raise InputError(f"LETTER needs a collaborative vector of each of the {items} items: got {known}.")
+    if 2 * letter.clusters > codebook_size:
+        raise InputError(
+            f"letter_clusters is {letter.clusters}, but {codebook_size} codewords make at most {codebook_size // 2} "
+            "clusters of two: lower it."
+        )
+
+
+def make_unique(
     quantised: Quantised, codebook_size: int, unique: str, seed: int
 ) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
-    """(codes, codebook sizes, (items moved, items moved out of their prefix))."""
+    """Gives every item an ID of its own.
+
+    Args:
+        quantised: with codes that items may share.
+        codebook_size: K of each level.
+        unique: `reassign`, `counter` or `sinkhorn`.
+        seed: of the last one.
+
+    Returns:
+        codes `[n, m]`, codebook sizes, and how many items moved, and moved out of their prefix.
+    """
     levels = quantised.codes.shape[1]
     sizes = (codebook_size,) * levels
     if unique == "counter":

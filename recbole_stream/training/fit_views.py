@@ -21,12 +21,14 @@ from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.verifier import Verifier
 from recbole_stream.training.fit_verifier import verify
 from recbole_stream.training.loop import Objective
+from recbole_stream.training.losses import catalogue_cross_entropy
 from recbole_stream.training.processes import broadcast
 from recbole_stream.training.view_weights import choose_weights, fit_weights, ranks_among, weigh_held_out
 
 __all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate"]
 
 _USERS = 128  # whose candidates are scored at once
+_LOGITS = 1 << 24  # of a batch that are made at once, several times 64 MiB; more are made in chunks
 _KEPT = 1e-3  # least weight of a likelihood that was chosen: at 0 the verifier would no longer see it
 
 
@@ -48,7 +50,12 @@ class Match(Objective):
         model.deliberation.ranking.fill_(RANKINGS.index("states"))
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        yield F.cross_entropy(self.model.deliberation.matcher(batch.histories), batch.targets), {}
+        matcher = self.model.deliberation.matcher
+        if len(batch.targets) * self.model.tokens.n_items <= _LOGITS:
+            yield F.cross_entropy(matcher(batch.histories), batch.targets), {}
+            return
+        vectors = matcher.vectors()
+        yield catalogue_cross_entropy(matcher.states(batch.histories, vectors), vectors, batch.targets), {}
 
 
 @dataclass

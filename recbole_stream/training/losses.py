@@ -1,4 +1,4 @@
-"""The losses of Stages 1 and 2 (Eq. 10 and 14-18) as pure functions on tensors.
+"""The losses of Stages 1 and 2 (Eq. 10 and 14-18) and of the matching tower as pure functions on tensors.
 
 Eq. 19, ``L = L_SFT + lambda L_DPO + mu L_Quant + delta L_State``, is a plain sum
 and is written where the objective is. Every function takes bfloat16 or float16
@@ -15,7 +15,10 @@ __all__ = [
     "state_contrast",
     "quantisation_loss",
     "dpo_loss",
+    "catalogue_cross_entropy",
 ]
+
+_CELLS = 1 << 22  # logits that are held at once
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -112,3 +115,56 @@ def dpo_loss(
     chosen = policy_chosen.float() - reference_chosen.float()  # Eq. 16
     rejected = policy_rejected.float() - reference_rejected.float()  # Eq. 17
     return -F.logsigmoid(beta * (chosen - rejected)).mean()  # Eq. 18
+
+
+def catalogue_cross_entropy(states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of the next item over a large catalogue, the mean over the batch, by chunks of items.
+
+    The value and the gradients of ``cross_entropy(states @ vectors.T, targets)`` without the padding item, but the
+    matrix [B, n_items] is never held: a first pass sums the exponentials, the backward pass makes each chunk of logits
+    again. Products are in the type of autocast where it is on.
+
+    Args:
+        states: [B, H].
+        vectors: of all items [n_items + 1, H], row 0 being padding.
+        targets: item ids [B], from 1.
+    """
+    return _CatalogueCrossEntropy.apply(states, vectors, targets)
+
+
+class _CatalogueCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
+        kind = states.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else vectors.dtype
+        with torch.autocast(kind, enabled=False):
+            low = states.to(dtype)
+            sums = [(low @ vectors[chunk].to(dtype).T).float().logsumexp(1) for chunk in _chunks(states, vectors)]
+            normaliser = torch.stack(sums).logsumexp(0)  # [B]
+            own = (vectors[targets].to(dtype)[:, None] @ low[..., None])[:, 0, 0].float()
+        ctx.save_for_backward(states, vectors, targets, normaliser)
+        ctx.dtype = dtype
+        return (normaliser - own).mean()
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        states, vectors, targets, normaliser = ctx.saved_tensors
+        low, of_states = states.to(ctx.dtype), torch.zeros_like(states, dtype=torch.float32)
+        of_vectors = torch.empty_like(vectors)
+        of_vectors[0] = 0
+        for chunk in _chunks(states, vectors):
+            part = vectors[chunk].to(ctx.dtype)
+            # softmax minus one at the target, divided by B
+            error = (low @ part.T).float().sub_(normaliser[:, None]).exp_()
+            rows = ((targets >= chunk.start) & (targets < chunk.stop)).nonzero()[:, 0]
+            error[rows, targets[rows] - chunk.start] -= 1
+            error = error.mul_(gradient / len(targets)).to(ctx.dtype)
+            of_states += error @ part
+            of_vectors[chunk] = (error.T @ low).to(vectors.dtype)
+        return of_states.to(states.dtype), of_vectors, None
+
+
+def _chunks(states: Tensor, vectors: Tensor) -> list[slice]:
+    """Items, without the padding item, so many at a time that their logits fit."""
+    width = max(1, _CELLS // len(states))
+    return [slice(first, min(first + width, len(vectors))) for first in range(1, len(vectors), width)]

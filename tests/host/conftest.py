@@ -19,3 +19,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 def small(tiny_ml100k: str, cache: str) -> list[str]:
     return [*SMALL, f"--data_path={tiny_ml100k}", f"--cache_dir={cache}"]
+
+
+@pytest.fixture(scope="module")
+def module_small(module_tiny_ml100k: str, cache: str) -> list[str]:
+    """The same for all tests of a module."""
+    return [*SMALL, f"--data_path={module_tiny_ml100k}", f"--cache_dir={cache}"]

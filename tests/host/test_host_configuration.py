@@ -62,9 +62,9 @@ def test_key_like_no_other_points_to_the_yaml():
 
 def test_key_of_our_models_alone_is_named_as_such():
     with pytest.raises(
-        InputError, match="^Unknown key 'cache_dir': it belongs to STREAMRec and TIGER, not to SASRec; leave"
+        InputError, match="^Unknown key 'beam_size': it belongs to STREAMRec and TIGER, not to SASRec; leave"
     ):
-        conf.check_keys({"cache_dir": "here"}, conf.known_keys("SASRec"), "SASRec")
+        conf.check_keys({"beam_size": 9}, conf.known_keys("SASRec"), "SASRec")
 
 
 def test_known_keys_are_those_of_recbole_and_of_the_model():

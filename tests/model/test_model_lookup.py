@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from recbole_stream.model import lookup
 from recbole_stream.model.lookup import Content, Transitions, recency_weights
 from tests.helpers import pad
 
@@ -71,3 +72,35 @@ def test_a_history_of_padding_alone_says_nothing():
     memory = Transitions(*prefixes([[1, 2]]), n_items=3, window=1, decay=1.0, backward=0.0, recency=0.7)
     assert torch.equal(memory(torch.zeros(2, 3, dtype=torch.long)), torch.zeros(2, 3))
     assert Content(torch.randn(3, 4), 0.7)(torch.zeros(1, 2, dtype=torch.long)).abs().sum() == pytest.approx(0.0)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=9), min_size=1, max_size=12),
+    st.integers(1, 40),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_counting_in_parts_changes_nothing(sequences, pairs, backward):
+    options = {"n_items": 10, "window": 3, "decay": 0.5, "backward": backward, "recency": 0.7}
+    whole = Transitions(*prefixes(sequences), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lookup, "_PAIRS", pairs)
+        parts = Transitions(*prefixes(sequences), **options)
+    for one, other in zip(whole.pairs(), parts.pairs()):
+        assert torch.allclose(one.double(), other.double())
+
+
+def test_the_strongest_neighbours_of_each_item_are_kept():
+    # after 1: item 2 twice, 3 once, 4 once; after 2: item 3
+    memory = Transitions(
+        *prefixes([[1, 2], [1, 2], [1, 4], [1, 3], [2, 3]]), n_items=5, window=1, decay=1.0, backward=0.0, recency=1.0,
+        neighbours=2,
+    )  # fmt: skip
+    rows, columns, counts = memory.pairs()
+    assert rows.tolist() == [1, 1, 2] and columns.tolist() == [2, 3, 3] and counts.tolist() == [2, 1, 1]
+    assert torch.allclose(memory(torch.tensor([[1]])), torch.tensor([[0, 0, 2 / 3, 1 / 3, 0]]))
+
+
+def test_no_sample_is_no_transition():
+    none = torch.zeros(0, 2, dtype=torch.long)
+    memory = Transitions(none, none[:, 0], none[:, 0], n_items=3, window=1, decay=1.0, backward=0.5, recency=1.0)
+    assert torch.equal(memory(torch.tensor([[1, 2]])), torch.zeros(1, 3))

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
+from recbole_stream.training import losses
 from recbole_stream.training.losses import (
+    catalogue_cross_entropy,
     dpo_loss,
     quantisation_loss,
     state_contrast,
@@ -144,3 +146,33 @@ class TestDPOLoss:
         # logit+ = -1.5 + 200 = 198.5 and logit- = 199: bfloat16 has only whole numbers there
         numbers = torch.tensor([[-1.5], [-1.0], [-200.0], [-200.0]], dtype=torch.bfloat16)
         assert dpo_loss(*numbers, beta=1.0).item() == pytest.approx(math.log(1 + math.exp(0.5)))
+
+
+class TestCatalogueCrossEntropy:
+    def test_is_the_softmax_over_all_items_but_padding(self):
+        # logits of items 1 and 2: ln 3 and 0; padding would have the largest
+        vectors = torch.tensor([[9.0], [LN3], [0.0]])
+        loss = catalogue_cross_entropy(torch.ones(1, 1), vectors, torch.tensor([2]))
+        assert loss.item() == pytest.approx(math.log(4))
+
+    @pytest.mark.parametrize("cells", [1, 40, 1 << 22])
+    @pytest.mark.parametrize("bfloat16", [False, True])
+    def test_value_and_gradients_are_those_of_the_dense_softmax(self, cells, bfloat16, monkeypatch):
+        monkeypatch.setattr(losses, "_CELLS", cells)
+        generator = torch.Generator().manual_seed(0)
+        states, vectors = (torch.randn(size, 8, generator=generator) for size in (6, 50))
+        targets = torch.tensor([1, 49, 7, 7, 3, 20])
+        results = []
+        for chunked in (True, False):
+            s, v = states.clone().requires_grad_(), vectors.clone().requires_grad_()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                if chunked:
+                    loss = catalogue_cross_entropy(s, v, targets)
+                else:
+                    logits = torch.nn.functional.linear(s, v).float()
+                    loss = torch.nn.functional.cross_entropy(logits[:, 1:], targets - 1)
+            (3 * loss).backward()
+            results.append((loss.detach(), s.grad, v.grad))
+        for one, other in zip(*results):
+            assert one.dtype == other.dtype == torch.float32
+            assert torch.allclose(one, other, atol=0.02 if bfloat16 else 1e-5)

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from recbole_stream.cluster import ray_is_installed
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import DATASET_KEYS
-from recbole_stream.host.packages import ray_is_installed
 from recbole_stream.host.repairs import checkpoints, parallel, reading
 from recbole_stream.host.repairs.edit import edit
 

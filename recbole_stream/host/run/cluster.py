@@ -1,73 +1,22 @@
-"""Ray: a cluster, or this machine as one; and the trainings of a run spread over it."""
+"""The trainings of a run spread over a Ray cluster."""
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
-from collections.abc import Callable, Iterable, Mapping
-from importlib import metadata
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import ray
 import torch
+from ray.exceptions import RayTaskError
+from recbole.config import Config
 
-# to be set before Ray starts
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+from recbole_stream.cluster import STARTS
+from recbole_stream.host.plugins import plugin_list, register_plugins
+from recbole_stream.host.run.job import run_job
+from recbole_stream.reporting.results import Row
 
-import ray  # noqa: E402
-from ray.exceptions import RayTaskError  # noqa: E402
-from recbole.config import Config  # noqa: E402
-
-from recbole_stream.errors import InputError  # noqa: E402
-from recbole_stream.host.plugins import plugin_list, register_plugins  # noqa: E402
-from recbole_stream.host.run.job import run_job  # noqa: E402
-from recbole_stream.reporting.results import Row  # noqa: E402
-
-__all__ = ["STARTS", "check_resources", "connect", "run_jobs"]
-
-OLDEST = (2, 43)  # the first with tune.report(metrics) and tune.RunConfig
-STARTS = 4  # of a training whose worker or machine is lost each time
-
-
-def connect(address: str | None, cpus: float, gpus: float) -> None:
-    """Start Ray on this machine, or join the cluster at ``address`` ("auto": the one this machine belongs to).
-
-    Raises:
-        InputError: Ray is too old, no cluster answers, or no machine can run a single trial.
-    """
-    version = metadata.version("ray")
-    if tuple(map(int, version.split(".")[:2])) < OLDEST:
-        raise InputError(f"Ray {version} is too old: tuning needs {'.'.join(map(str, OLDEST))} or later.")
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(address="local", include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError) as fault:
-        raise InputError(
-            f"No Ray cluster answers at {address}: start one with `ray start --head`, or leave --address out."
-        ) from fault
-    check_resources([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus)
-
-
-def check_resources(machines: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> None:
-    """Check that some machine has what one trial takes, or it would wait for ever.
-
-    Args:
-        machines: "CPU" and "GPU" of each.
-
-    Raises:
-        InputError: there is none.
-    """
-    machines = list(machines)
-    for name, option, wanted in (("CPU", "cpus", cpus), ("GPU", "gpus", gpus)):
-        most = max((machine.get(name, 0) for machine in machines), default=0)
-        if wanted > most:
-            raise InputError(f"--{option}-per-trial is {wanted:g}, but no machine has more than {most:g} {name}s.")
-    if not any(machine.get("CPU", 0) >= cpus and machine.get("GPU", 0) >= gpus for machine in machines):
-        raise InputError(f"No machine has {cpus:g} CPUs and {gpus:g} GPUs, which a trial asks for.")
+__all__ = ["run_jobs"]
 
 
 def run_jobs(

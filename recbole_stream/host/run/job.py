@@ -23,22 +23,22 @@ from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_s
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.configuration import (
+    MODELS,
     check_keys,
     check_values,
     known_keys,
     loaded_columns,
     read_keys,
 )
-from recbole_stream.host.dataset import SemanticIDDataset
+from recbole_stream.host.dataset import ItemTextDataset
 from recbole_stream.host.keys import SHARED_RULES, check_combinations
-from recbole_stream.host.models import TIGER, STREAMRec
+from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
-from recbole_stream.host.registration import dataset_files
+from recbole_stream.host.registration import dataset_files, our_model
 from recbole_stream.host.run.outcomes import Watch, outcomes_of
 from recbole_stream.host.run.ranking import count_users, describe_users, rank_users
 from recbole_stream.host.run.resume import fit
-from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.reporting.curves import curves_file, write_curves
 from recbole_stream.reporting.ranks import ranks_file, write_ranks
 from recbole_stream.reporting.results import Row, run_environment
@@ -87,9 +87,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     files = []
     if model_class.type == ModelType.SEQUENTIAL:
         files = [properties_dir() / "run.yaml", *dataset_files(name, dataset, given)]
-    ours = issubclass(model_class, (TIGER, STREAMRec))
     keys = read_keys([*model_files(name), *files]) | given
-    if not ours and model_class.type == ModelType.SEQUENTIAL and keys.get("loss_type") == "CE":
+    if model_class.type == ModelType.SEQUENTIAL and keys.get("loss_type") == "CE":
         given.setdefault("train_neg_sample_args", None)  # RecBole refuses cross-entropy with negatives
     config = Config(
         model=name,
@@ -100,8 +99,7 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
     if files and "load_col" not in given:
         config["load_col"] = loaded_columns(config.final_config_dict)
     check_values(config, SHARED_RULES)
-    if ours:
-        check_combinations(config)  # before another model of the table is trained
+    check_combinations(config)  # before another model of the table is trained
     if config["log_wandb"] and importlib.util.find_spec("wandb") is None:
         raise InputError("log_wandb needs Weights & Biases: run `pip install wandb`, or leave it out.")
     _check_valid_metric(config)
@@ -152,12 +150,14 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
     dataset, trainer, train_data, valid_data, test_data = _prepare(config, folder)
     environment = run_environment(command, config["device"])
     environment["configuration"] = config.final_config_dict
-    if isinstance(trainer, GenerativeTrainer):
-        environment["encoder"] = dataset.encoder
-        if is_first():
-            save_report(dataset.semantic_ids.report, tokenizer_folder or folder)
-            table = (tokenizer_folder or folder) / "semantic_ids.tsv"
-            write_semantic_ids(table, dataset.items.tokens, dataset.semantic_ids.codes, id_field=dataset.iid_field)
+    if isinstance(dataset, ItemTextDataset):
+        environment["encoder"], ids = dataset.encoder, dataset.items.ids
+        if ids is not None and is_first():
+            place = tokenizer_folder or folder
+            if our_model(config["model"]) not in MODELS:  # whose IDs are not those of TIGER and STREAMRec
+                place = place / f"tokenizer-{config['model']}"
+            save_report(ids.report, place)
+            write_semantic_ids(place / "semantic_ids.tsv", dataset.items.tokens, ids.codes, id_field=dataset.iid_field)
 
     described = describe_users(train_data, valid_data, test_data)
     watch = Watch()
@@ -225,7 +225,7 @@ def _prepare(
     logger.info(config)
     dataset = _load(config)
     logger.info(dataset)
-    if not isinstance(dataset, SemanticIDDataset):  # our own datasets check themselves
+    if not isinstance(dataset, ItemTextDataset):  # our own datasets check themselves
         check_dataset(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     # each process drops units of its own; weights become those of the first, which draws what it draws in stock RecBole

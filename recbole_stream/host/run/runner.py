@@ -10,8 +10,9 @@ from typing import Any
 
 from recbole.config import Config
 
+from recbole_stream.cluster import check_ray
 from recbole_stream.errors import InputError
-from recbole_stream.host.checks import check_ray, check_share, data_warnings, locate_data
+from recbole_stream.host.checks import check_share, data_warnings, locate_data
 from recbole_stream.host.run.folder import (
     begin_run,
     check_data_unchanged,
@@ -19,7 +20,7 @@ from recbole_stream.host.run.folder import (
     open_folder,
     record_data,
 )
-from recbole_stream.host.run.job import configure, run_job
+from recbole_stream.host.run.job import configure, given_keys, run_job
 from recbole_stream.reporting.comparison import (
     Comparison,
     compare_entries,
@@ -191,7 +192,7 @@ class _Run:
 
 
 def _names(options: Mapping[str, Any]) -> list[str]:
-    """The models of the run; TIGER, which is STREAMRec without reasoning, joins it.
+    """The models of the run; TIGER, which is STREAMRec without reasoning, joins one that trains to generate.
 
     Raises:
         InputError: no model is named.
@@ -199,7 +200,9 @@ def _names(options: Mapping[str, Any]) -> list[str]:
     names = list(options.get("model") or [])
     if not names:
         raise InputError("No model is named: add --model=STREAMRec.")
-    return ["TIGER", *names] if "STREAMRec" in names and "TIGER" not in names else names
+    stages = given_keys(options).get("stages")
+    generates = not isinstance(stages, list) or "pretrain" in stages
+    return ["TIGER", *names] if generates and "STREAMRec" in names and "TIGER" not in names else names
 
 
 def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> None:
@@ -208,7 +211,7 @@ def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> 
     check_share(cpus, gpus)
     if any(config["nproc"] not in (None, 1) for config in configs):
         raise InputError("Both --address and --nproc are given: leave one of them out.")
-    from recbole_stream.host.run.cluster import connect  # imports Ray
+    from recbole_stream.cluster import connect
 
     connect(address, cpus, gpus)
     for config in configs:

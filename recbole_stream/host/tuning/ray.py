@@ -25,7 +25,7 @@ from ray.tune.experiment import Trial as RayTrial  # noqa: E402
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-from recbole_stream.host.run.cluster import STARTS  # noqa: E402
+from recbole_stream.cluster import STARTS  # noqa: E402
 from recbole_stream.host.tuning.space import (  # noqa: E402
     Domain,
     Trial,

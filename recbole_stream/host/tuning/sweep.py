@@ -14,15 +14,16 @@ from filelock import FileLock, Timeout
 from recbole.config import Config
 from recbole.utils import get_model
 
+from recbole_stream.cluster import check_ray
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
-from recbole_stream.host.checks import check_ray, check_share, locate_data
+from recbole_stream.host.checks import check_share, locate_data
 from recbole_stream.host.configuration import check_keys, check_values, known_keys
 from recbole_stream.host.keys import RULES
 from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import properties_dir
 from recbole_stream.host.plugins import plugin_list
-from recbole_stream.host.registration import MODELS
+from recbole_stream.host.registration import our_model
 from recbole_stream.host.run.commands import guarded
 from recbole_stream.host.run.job import configure, given_keys
 from recbole_stream.host.tuning.plot import plot_search
@@ -84,7 +85,7 @@ def tune(options: Mapping[str, Any], command: Sequence[str]) -> list[Trial]:
     check_ray("Tuning")
     if sweep.search == "hyperopt" and importlib.util.find_spec("hyperopt") is None:
         raise InputError("--search=hyperopt needs hyperopt: run `pip install hyperopt`, or take --search=random.")
-    from recbole_stream.host.run import cluster  # imports Ray
+    from recbole_stream import cluster
     from recbole_stream.host.tuning import ray as ray_tuning  # imports Ray
 
     cluster.connect(options.get("address"), sweep.cpus, sweep.gpus)
@@ -134,7 +135,7 @@ def _planned(options: dict[str, Any], command: list[str]) -> Sweep:
     space = {key: domain for key, domain in space.items() if key not in given}
     if not space:
         raise InputError(f"Every key of {source} is given a value: leave one of them free.")
-    if model in MODELS:
+    if our_model(model):
         for key, domain in space.items():
             for value in domain.extremes:
                 check_values({key: value}, RULES)

@@ -296,8 +296,8 @@ def _added(asha, name: str):
     ],
 )
 def test_a_trial_that_fits_on_no_machine_is_refused(machines, cpus, gpus, message):
+    from recbole_stream.cluster import check_resources
     from recbole_stream.errors import InputError
-    from recbole_stream.host.run.cluster import check_resources
 
     with pytest.raises(InputError) as caught:
         check_resources(machines, cpus, gpus)

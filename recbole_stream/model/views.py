@@ -1,0 +1,146 @@
+"""What the views of a deliberation say of some histories: of the whole catalogue in parts, or of given items.
+
+The catalogue is gone through in chunks of items. Matching and text are products with every item; transitions and
+repeats say something of few items, and are added at these alone. No matrix of all histories and all items is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from recbole_stream.model.linear import product
+from recbole_stream.model.lookup import UNSEEN, log_shares
+
+if TYPE_CHECKING:
+    from recbole_stream.model.deliberation import Deliberation
+
+__all__ = ["BatchViews", "best"]
+
+_CELLS = 1 << 22  # scores that are held at once
+_BLOCK = 64
+
+
+class BatchViews:
+    """The views beside the likelihood, of a batch of histories.
+
+    Args:
+        slow: whose views.
+        histories: item ids [B, L], 0 as padding on the right.
+        vectors: of all items, see :meth:`Matcher.forward`.
+        used: which views there are, see :class:`Deliberation`; the others are 0.
+    """
+
+    def __init__(self, slow: Deliberation, histories: Tensor, vectors: Tensor | None, used: Sequence[bool]) -> None:
+        self.slow, self.histories = slow, histories
+        self.n_items = slow.transitions.n_items
+        _, matching, transitions, text, self.repeats = used
+        self.vectors = self.states = self.query = None
+        if matching:
+            self.vectors = slow.matcher.vectors() if vectors is None else vectors
+            self.states = slow.matcher.states(histories, self.vectors)
+        if text:
+            self.query = slow.content.query(histories)
+        # cells: row times n_items plus item, ascending
+        self.cells, self.shares = slow.transitions.followers(histories) if transitions else (None, None)
+
+    def candidates(self, count: int, weights: Sequence[float]) -> Tensor:
+        """The best items by the weighted sum of the views, [B, min(count, items)], best first.
+
+        Args:
+            count: how many.
+            weights: of the four views.
+        """
+        matching, transitions, text, repeats = weights
+        query = None if self.query is None else self.query * text
+        rows, items, added = self._sparse(transitions, repeats)
+        count = min(count, self.n_items - 1)
+        parts, scores, sums = [], [], []
+        for first, last in self._chunks():
+            together = torch.zeros(len(self.histories), last - first, device=self.histories.device)
+            if self.states is not None:
+                logits = self._logits(first, last)
+                sums.append(logits.logsumexp(-1))
+                together = logits.mul_(matching)
+            if query is not None and text:
+                together += product(query, self.slow.content.unit[first:last])
+            some = slice(*torch.searchsorted(items, torch.tensor([first, last], device=items.device)).tolist())
+            together.index_put_((rows[some], items[some] - first), added[some], accumulate=True)
+            value, place = best(together, count)
+            parts.append(place + first)
+            scores.append(value)
+        if sums:
+            self.normaliser = torch.stack(sums).logsumexp(0)
+        order = torch.cat(scores, 1).topk(count, 1).indices
+        return torch.cat(parts, 1).gather(1, order)
+
+    def of(self, items: Tensor) -> Tensor:
+        """The views of given items: [B, C] -> [B, C, 4], in the order of ``VIEWS`` without the first."""
+        views = [torch.zeros_like(items, dtype=torch.float32)] * 4
+        if self.states is not None:
+            logits = (self.vectors[items] @ self.states[..., None])[..., 0].float()
+            views[0] = (logits - self.normaliser[:, None]).masked_fill(items == 0, 0.0)
+        if self.shares is not None:
+            cells = items + torch.arange(len(items), device=items.device)[:, None] * self.n_items
+            place = torch.searchsorted(self.cells, cells).clamp(max=max(0, len(self.cells) - 1))
+            shares = views[1]
+            if len(self.cells):
+                shares = self.shares[place].masked_fill(self.cells[place] != cells, 0.0)
+            views[1] = log_shares(shares)
+        if self.query is not None:
+            views[2] = (self.slow.content.unit[items] @ self.query[..., None])[..., 0]
+        if self.repeats:
+            views[3] = (items[:, :, None] == self.histories[:, None]).any(-1).float()
+        return torch.stack(views, -1)
+
+    @cached_property
+    def normaliser(self) -> Tensor:
+        """log of the sum over all items of e to the logit of matching, [B]."""
+        return torch.stack([self._logits(*chunk).logsumexp(-1) for chunk in self._chunks()]).logsumexp(0)
+
+    def _chunks(self) -> list[tuple[int, int]]:
+        """First item and the one after the last of each chunk; the padding item is in none."""
+        width = max(_BLOCK, _CELLS // max(1, len(self.histories)))
+        return [(first, min(first + width, self.n_items)) for first in range(1, self.n_items, width)]
+
+    def _logits(self, first: int, last: int) -> Tensor:
+        return product(self.states, self.vectors[first:last]).float()
+
+    def _sparse(self, transitions: float, repeats: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, items and what the views of few items add to the weighted sum, [P] each, ascending by item."""
+        device = self.histories.device
+        cells, added = [self.histories.new_zeros(0)], [torch.zeros(0, device=device)]
+        if self.shares is not None and transitions:
+            # all other items have the logarithm of UNSEEN, which changes no order
+            cells.append(self.cells)
+            added.append(transitions * (self.shares / UNSEEN).log1p())
+        if self.repeats and repeats:
+            row = torch.arange(len(self.histories), device=device)[:, None]
+            own = (row * self.n_items + self.histories)[self.histories > 0].unique()
+            cells.append(own)
+            added.append(torch.full((len(own),), repeats, device=device))
+        cell, value = torch.cat(cells), torch.cat(added)
+        items, order = (cell % self.n_items).sort()
+        return cell[order] // self.n_items, items, value[order]
+
+
+def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """As ``scores.topk(count, 1)`` of [B, N], or all N where they are fewer; faster where they are many.
+
+    The ``count`` best lie within the ``count`` blocks whose maxima are largest; only these are sorted.
+    """
+    n = scores.shape[1]
+    blocks = n // _BLOCK
+    if blocks < 2 * count:
+        return scores.topk(min(count, n), 1)
+    # block b has columns b, b + blocks, ..: maxima are then taken of whole rows
+    whole = scores[:, : blocks * _BLOCK]
+    chosen = whole.view(-1, _BLOCK, blocks).amax(1).topk(count, 1).indices
+    place = (chosen[:, :, None] + torch.arange(_BLOCK, device=scores.device) * blocks).flatten(1)
+    place = torch.cat([place, torch.arange(blocks * _BLOCK, n, device=scores.device).expand(len(scores), -1)], 1)
+    values, order = scores.gather(1, place).topk(count, 1)
+    return values, place.gather(1, order)

@@ -1,0 +1,274 @@
+"""``python -m recbole_stream recommend``: for some users, or for a file of histories however long.
+
+A long file is ranked in parts of 8,192 histories, which lie beside the output until all are there: a killed command goes
+on where it was when it is typed again. Memory holds a part, not the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+from tqdm import tqdm
+
+from recbole_stream.cluster import STARTS, check_ray, connect
+from recbole_stream.errors import InputError
+from recbole_stream.files import whole_file, write_text
+from recbole_stream.serving.folder import CONFIG_FILE, Parts
+from recbole_stream.serving.inputs import Named, read_histories
+from recbole_stream.serving.recommender import Recommender
+
+__all__ = ["arguments", "command", "recommend_to_file"]
+
+PART = 8192  # histories
+_ENDINGS = (".parquet", ".csv", ".jsonl")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command may be given."""
+    parser.add_argument("model", help="folder of a model, or of a run")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--users", help="names of users of the training data, with commas between them")
+    source.add_argument("--all-users", action="store_true", help="all users of the training data")
+    source.add_argument("--histories", help="file of histories or events: .parquet, .jsonl or CSV")
+    parser.add_argument("--top", type=int, default=10, help="items for each (default: 10)")
+    parser.add_argument("--include-seen", action="store_true", help="recommend what a history holds, too")
+    parser.add_argument("--output", help="file to write: .parquet, .csv or .jsonl; by default a table on the screen")
+    parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
+    parser.add_argument("--address", help="of a Ray cluster to spread the work over: auto, HOST:PORT, or local")
+
+
+def command(options: argparse.Namespace) -> None:
+    """Recommend, and print the table or where it is."""
+    if options.output is None and (options.all_users or options.histories):
+        raise InputError("--output is missing: name a file that ends in .parquet, .csv or .jsonl.")
+    model = Recommender.load(options.model, options.device)
+    if options.output is None:
+        users = options.users.split(",")
+        table = model.recommend(users, options.top, not options.include_seen)
+        table.insert(0, "user", [users[row] for row in table.pop("row")])
+        print(table.to_string(index=False))
+        return
+    written = recommend_to_file(
+        model, options.output, options.histories, _asked_users(model, options), options.top,
+        not options.include_seen, options.address,
+    )  # fmt: skip
+    print(written)
+
+
+def _asked_users(model: Recommender, options: argparse.Namespace) -> list[str] | None:
+    if options.all_users:
+        return model.parts.users["user"].astype(str).tolist()
+    return options.users.split(",") if options.users else None
+
+
+def recommend_to_file(
+    model: Recommender,
+    output: str | Path,
+    histories: str | Path | None = None,
+    users: list[str] | None = None,
+    k: int = 10,
+    exclude_seen: bool = True,
+    address: str | None = None,
+) -> str:
+    """Rank a file of histories, or many users, into a file; the same call goes on after a kill.
+
+    Histories without any known item are left out and counted.
+
+    Args:
+        model: ranks.
+        output: ends in .parquet, .csv or .jsonl. Its rows: ``user`` (or the history's name), ``rank``, ``item``,
+            ``title``, ``score``.
+        histories: see :mod:`recbole_stream.serving.inputs`; None ranks ``users``.
+        users: names of users of the training data.
+        k, exclude_seen: see :meth:`Recommender.recommend`.
+        address: of a Ray cluster; None ranks here.
+
+    Returns:
+        a sentence on what was written.
+
+    Raises:
+        InputError: a bad file, an unknown user, an output that is there or of another ending, or parts of another call.
+    """
+    output = Path(output)
+    if output.suffix not in _ENDINGS:
+        raise InputError(f"--output is {output}, but must end in one of {', '.join(_ENDINGS)}.")
+    if output.exists():
+        raise InputError(f"{output} is there already: name another --output, or delete it first.")
+    model.check_top(k)
+    for user in users or ():
+        model.history_of(user)  # all are known before any is ranked
+    work = output.with_name(f"{output.name}.parts")
+    _begin(work, _fingerprint(model, histories, users, k, exclude_seen))
+    numbered = enumerate(read_histories(histories, PART) if histories else _named(users or []))
+    bar = tqdm(total=None if histories else len(users or []), desc="Recommending", unit=" histories", smoothing=0)
+    waiting = _not_done(work, numbered, bar)
+    rank = _on_cluster(model, address) if address else _here(model)
+    try:
+        for number, content, count in rank(waiting, k, exclude_seen):
+            with whole_file(work / f"{number:06}.parquet") as file:
+                file.write(content)
+            bar.update(count)
+    except InputError:
+        if not any(work.glob("*.parquet")):
+            shutil.rmtree(work)  # the corrected call is another one
+        raise
+    finally:
+        bar.close()
+    ranked, unknown, left_out, rows = _join(work, output)
+    shutil.rmtree(work)
+    notes = f", {unknown:,} events with unknown items left out" if unknown else ""
+    notes += f", {left_out:,} histories without any known item left out" if left_out else ""
+    return f"{rows:,} recommendations for {ranked:,} histories are in {output}{notes}."
+
+
+def _named(users: list[str]) -> Iterator[list[tuple[str, str]]]:
+    for start in range(0, len(users), PART):
+        yield [(user, user) for user in users[start : start + PART]]
+
+
+def _fingerprint(model: Recommender, histories: str | Path | None, users: list[str] | None, *rest: Any) -> str:
+    """Of all that the output follows from; of a long file its size, its time and its ends."""
+    parts: list[Any] = [model.parts.config.get("model"), len(model.items), model.fingerprint, users, *rest, PART]
+    if histories is not None:
+        path = Path(histories)
+        if not path.is_file():
+            raise InputError(f"There is no file {path}: correct --histories.")
+        with path.open("rb") as file:
+            parts += [path.stat().st_size, path.stat().st_mtime_ns, hashlib.sha256(file.read(1 << 20)).hexdigest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _begin(work: Path, fingerprint: str) -> None:
+    job = work / CONFIG_FILE
+    if job.is_file() and json.loads(job.read_text())["fingerprint"] != fingerprint:
+        raise InputError(f"{work} holds parts of another call: finish that one, or delete the folder.")
+    write_text(job, json.dumps({"fingerprint": fingerprint}))
+
+
+def _not_done(work: Path, numbered: Iterable[tuple[int, Any]], bar: tqdm) -> Iterator[tuple[int, Any]]:
+    for number, part in numbered:
+        if (work / f"{number:06}.parquet").is_file():
+            bar.update(len(part))
+        else:
+            yield number, part
+
+
+def _rank_part(model: Recommender, part: Named, k: int, exclude_seen: bool) -> bytes:
+    """A part's recommendations as a Parquet file, whose metadata say what was left out."""
+    known, unknown = [], 0
+    for name, history in part:
+        if isinstance(history, str):
+            known.append((name, history))
+            continue
+        items = [item for item in history if item in model]
+        unknown += len(history) - len(items)
+        if items:
+            known.append((name, items))
+    if known:
+        table = model.recommend([history for _, history in known], k, exclude_seen)
+        table.insert(0, "user", [known[row][0] for row in table.pop("row")])
+    else:
+        table = pd.DataFrame({"user": [], "rank": [], "item": [], "title": [], "score": []})
+    types = {"user": str, "rank": "int32", "item": str, "title": str, "score": "float64"}
+    arrow = pyarrow.Table.from_pandas(table.astype(types), preserve_index=False).cast(_SCHEMA)
+    counts = {"ranked": len(known), "unknown": unknown, "left_out": len(part) - len(known)}
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(arrow.replace_schema_metadata({"counts": json.dumps(counts)}), buffer)
+    return buffer.getvalue()
+
+
+_SCHEMA = pyarrow.schema(
+    [
+        ("user", pyarrow.string()),
+        ("rank", pyarrow.int32()),
+        ("item", pyarrow.string()),
+        ("title", pyarrow.string()),
+        ("score", pyarrow.float64()),
+    ]
+)
+
+
+def _here(model: Recommender):
+    def rank(waiting: Iterable[tuple[int, Named]], k: int, exclude_seen: bool) -> Iterator[tuple[int, bytes, int]]:
+        for number, part in waiting:
+            yield number, _rank_part(model, part, k, exclude_seen), len(part)
+
+    return rank
+
+
+def _on_cluster(model: Recommender, address: str):
+    """The same by tasks of a Ray cluster, two for each of its cores at a time; a lost worker's part is ranked again."""
+    check_ray("--address")
+    import ray
+
+    if not ray.is_initialized():
+        connect(None if address == "local" else address, 1, 0)
+    task = ray.remote(num_cpus=1, max_retries=STARTS - 1)(_rank_remotely)
+    shared = ray.put(model.parts)
+
+    def rank(waiting: Iterable[tuple[int, Named]], k: int, exclude_seen: bool) -> Iterator[tuple[int, bytes, int]]:
+        running: dict[Any, tuple[int, int]] = {}
+        most, waiting = 2 * max(1, int(ray.cluster_resources().get("CPU", 1))), iter(waiting)
+        for number, part in waiting:
+            running[task.remote(model.fingerprint, shared, part, k, exclude_seen)] = number, len(part)
+            if len(running) == most:
+                yield _next(ray, running)
+        while running:
+            yield _next(ray, running)
+
+    return rank
+
+
+def _next(ray: Any, running: dict[Any, tuple[int, int]]) -> tuple[int, bytes, int]:
+    (done, *_), _ = ray.wait(list(running))
+    number, count = running.pop(done)
+    return number, ray.get(done), count
+
+
+_opened: dict[str, Recommender] = {}  # in a worker: the model that its last task had
+
+
+def _rank_remotely(fingerprint: str, parts: Parts, part: Named, k: int, exclude_seen: bool) -> bytes:
+    if fingerprint not in _opened:
+        _opened.clear()
+        _opened[fingerprint] = Recommender(parts)
+    return _rank_part(_opened[fingerprint], part, k, exclude_seen)
+
+
+def _join(work: Path, output: Path) -> tuple[int, int, int, int]:
+    """Write all parts into one file, one after another; histories ranked, events and histories left out, rows."""
+    files = sorted(work.glob("*.parquet"))
+    counts = [json.loads(pyarrow.parquet.read_schema(file).metadata[b"counts"]) for file in files]
+    ranked, unknown, left_out = (sum(count[name] for count in counts) for name in ("ranked", "unknown", "left_out"))
+    if not ranked:
+        shutil.rmtree(work)
+        raise InputError(
+            "No history holds an item that the model knows: give the items the names of the training data."
+        )
+    rows = 0
+    with whole_file(output) as target:
+        writer = None
+        for file in files:
+            table = pyarrow.parquet.read_table(file).replace_schema_metadata(None)
+            rows += len(table)
+            if output.suffix == ".jsonl":
+                target.write(table.to_pandas().to_json(orient="records", lines=True, force_ascii=False).encode())
+                continue
+            if writer is None:
+                kind = pyarrow.parquet.ParquetWriter if output.suffix == ".parquet" else pyarrow.csv.CSVWriter
+                writer = kind(target, _SCHEMA)
+            writer.write_table(table)
+        if writer is not None:
+            writer.close()
+    return ranked, unknown, left_out, rows
