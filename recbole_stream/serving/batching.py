@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
@@ -60,8 +59,6 @@ class Batcher:
         self._ended = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rank")
         self._task: asyncio.Task[None] | None = None
-        # the answer counts them, which is enough for a service
-        logging.getLogger("recbole_stream.serving.recommender").setLevel(logging.ERROR)
 
     async def start(self) -> None:
         """To be called in the event loop, before the first question."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.util
+import logging
 import socket
 from dataclasses import replace
 
@@ -48,6 +49,8 @@ def command(options: argparse.Namespace) -> None:
         if not value > 0:
             raise InputError(f"--{name} is {value}, but must be more than 0.")
     limits = replace(Limits(), **chosen)
+    # each answer counts its unknown items, which is enough for a service
+    logging.getLogger("recbole_stream.serving.recommender").setLevel(logging.ERROR)
     listener = _listen(options.host, options.port)
     with listener:
         app = app_of(Recommender.load(options.model), limits)
