@@ -16,6 +16,7 @@ from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.model.lookup import Content, recency_weights
 from recbole_stream.serving.contributions import contributions
 from recbole_stream.serving.evidence import Evidence, followed, mid_ranks
+from recbole_stream.serving.thinking import Thinking, think
 from recbole_stream.serving.words import sentence
 
 __all__ = ["Explainer"]
@@ -78,6 +79,35 @@ class Explainer:
         for start in range(0, len(histories), rows):
             found += self._why(histories[start : start + rows], items[start : start + rows])
         return found
+
+    def thinking(self, histories: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
+        """The reasoning written after each history, step by step, in the types of JSON; empty where none is written.
+
+        The first step is before any token. ``token`` has ``level``, ``code`` and ``probability`` (None in the first),
+        ``nearest`` the items nearest to the state that is reached: ``item``, ``title`` and ``similarity``; see
+        :class:`recbole_stream.serving.thinking.Thinking`.
+        """
+        found: list[list[dict[str, Any]]] = []
+        for history in histories:
+            thinking = think(self.ranker.network, right_padded(self.padded([history]), self.ranker.longest))
+            found.append([] if thinking is None else self._steps(thinking))
+        return found
+
+    def _steps(self, thinking: Thinking) -> list[dict[str, Any]]:
+        offsets = self.ranker.network.tokens.offsets
+        steps, written = [], zip(thinking.tokens[0], thinking.probabilities[0])
+        for near in thinking.similarities[0]:
+            token, probability = next(written) if steps else (None, None)
+            spoken = None
+            if token is not None:
+                level = int((offsets <= token).sum())
+                spoken = {"level": level, "code": int(token - offsets[level - 1]), "probability": float(probability)}
+            best = near.topk(min(_NAMED, len(near) - 1))
+            nearest = [
+                self.named(int(item)) | {"similarity": float(cosine)} for cosine, item in zip(best.values, best.indices)
+            ]
+            steps.append({"token": spoken, "nearest": nearest})
+        return steps
 
     @torch.no_grad()
     def _why(self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
