@@ -98,8 +98,8 @@ def _cases(model: Recommender, options: argparse.Namespace) -> list[tuple[str, l
     good, bad = draw_cases(model.explainer.ranker, histories, options.cases, options.seed, model.leave_out_seen)
     if not good and not bad:
         raise InputError("The model knows no users with two items or more: name a file by --histories.")
-    kinds = [(row, "good case") for row in good] + [(row, "bad case") for row in bad]
-    return [(f"User {users['user'].iloc[row]}, a {kind}", histories[row]) for row, kind in kinds]
+    kinds = [(row, "Good case") for row in good] + [(row, "Bad case") for row in bad]
+    return [(f"{kind}: user {users['user'].iloc[row]}", histories[row]) for row, kind in kinds]
 
 
 def _case(

@@ -39,7 +39,7 @@ ol.history .unread { color: var(--faint) }
 .items td { padding: .5rem }
 .items .place { text-align: right; width: 2.5rem }
 .items .bar { width: 36% }
-.items svg { display: block; width: 100%; height: 1rem }
+.items svg { display: block; width: 100%; height: 1.1rem; margin: .15rem 0 .35rem }
 .items small { display: block; color: var(--faint); overflow-wrap: anywhere }
 .items tr.true td { background: var(--mark) }
 .badge { border: 1px solid; border-radius: .25rem; padding: 0 .35rem; font-size: .75rem; white-space: nowrap }
@@ -47,7 +47,8 @@ ol.history .unread { color: var(--faint) }
 .legend span { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; border-radius: .15rem;
   vertical-align: -.05rem; print-color-adjust: exact; -webkit-print-color-adjust: exact }
 .standing td, .thinking td { padding: .25rem .75rem .25rem 0 }
-.standing svg { display: block; width: 14rem; height: .8rem }
+.standing .number { text-align: right }
+.standing svg { display: block; width: 14rem; height: .9rem; margin-top: .15rem }
 @media (max-width: 45rem) { .items .bar { width: 45% } .items td { padding: .35rem .25rem } }
 """
 
@@ -100,8 +101,11 @@ def _guide(cases: Sequence[Case]) -> str:
         start = "an item for which nothing speaks"
     text = (
         f"A bar shows what each view adds to an item's score or takes away from it, to the right and to the left of "
-        f"{start}. Base and bars sum to the score."
+        f"{start}. Base and bars sum to the score. How often an item followed another is a weighted count: directly after "
+        "it counts 1, further away less, before it less as well."
     )
+    if not any(case.thinking for case in cases):
+        text += " This model writes no reasoning tokens before it recommends."
     legend = "".join(
         f'<li><span class="{escape(view)}"></span>{escape(view)}</li>'
         for view in [*first["views"], *(["verifier"] if verified else [])]
@@ -113,7 +117,8 @@ def _case(case: Case, n_items: int) -> str:
     parts = [heading("History, the latest item last"), _history(case)]
     if case.truth is not None:
         parts += [heading("What really came next"), _standing(case, n_items)]
-    parts += [heading("Steps of thinking"), _thinking(case.thinking)]
+    if case.thinking:
+        parts += [heading("Steps of thinking"), _thinking(case.thinking)]
     parts += [heading("Recommended"), _items(case, n_items)]
     return "".join(parts)
 
@@ -160,8 +165,6 @@ def _rank_bar(rank: float, n_items: int) -> str:
 
 
 def _thinking(steps: Sequence[Mapping[str, Any]]) -> str:
-    if not steps:
-        return note("This model writes no reasoning before it recommends.")
     lines = []
     for number, step in enumerate(steps):
         token = step["token"]
@@ -191,7 +194,7 @@ def _items(case: Case, n_items: int) -> str:
         evidence = _evidence(item["why"], n_items)
         lines.append(
             f'<tr{_TRUE if true else ""}><td class="place">{place}</td><td><b>{escape(_title(item))}</b>{badge}'
-            f"<small>{escape(item['why']['words'])}</small><small>{escape(evidence)}</small></td>"
+            f"<div>{escape(item['why']['words'])}</div><small>{escape(evidence)}</small></td>"
             f'<td class="bar">{_bar(own, low, high)}<small>{escape(numbers)} = {item["score"]:.2f}</small></td></tr>\n'
         )
     base = case.items[0]["why"]["base"] if case.items else 0.0
@@ -232,12 +235,12 @@ def _evidence(why: Mapping[str, Any], n_items: int) -> str:
     said = []
     if why["followed"]:
         after = ", ".join(
-            f"{_short(one)} {one['times']:.3g} times ({_percent(one['share'])})" for one in why["followed"]
+            f"{name_of(one)} {one['times']:.3g} times ({_percent(one['share'])})" for one in why["followed"]
         )
         said.append(f"Followed {after}")
     if why["reads_like"]:
         said.append(
-            "Cosine of texts: " + ", ".join(f"{_short(one)} {one['similarity']:.2f}" for one in why["reads_like"])
+            "Cosine of texts: " + ", ".join(f"{name_of(one)} {one['similarity']:.2f}" for one in why["reads_like"])
         )
     if why["match"]:
         said.append(f"State: {ordinal(why['match']['rank'])} of {n_items:,}, {_percent(why['match']['probability'])}")
@@ -251,12 +254,4 @@ def _percent(share: float) -> str:
 
 
 def _title(item: Mapping[str, Any]) -> str:
-    return _cut(item["title"] or item["item"], 140)
-
-
-def _short(item: Mapping[str, Any]) -> str:
-    return name_of({**item, "title": _cut(item["title"], 50)})
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+    return item["title"] or item["item"]

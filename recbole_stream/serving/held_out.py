@@ -34,7 +34,7 @@ def standing(ranker: Ranker, history: Sequence[int], target: int, exclude_seen: 
         exclude_seen: leave out what the history holds, but for the target.
 
     Returns:
-        name and rank by each reasoning state, each view alone and the weighted sum, as far as there are any, and last by
+        name and rank by each reasoning state, each view but ``repeats`` alone and the weighted sum, as far as there are any, and last by
         what the model ranks by.
     """
     whole = torch.tensor([list(history)], device=ranker.trie.items.device)
@@ -57,9 +57,9 @@ def standing(ranker: Ranker, history: Sequence[int], target: int, exclude_seen: 
         likelihood = score_catalogue(thought(network, read), ranker.trie)
         found.append(("likelihood", rank(likelihood)))
         together[:, 1:] += slow.weights[0] * likelihood[:, 1:]
-    for view, used, weight, scores in zip(VIEWS[1:], slow.used[1:], slow.weights[1:], others.unbind(-1)):
-        if used:
-            found.append((view, rank(-scores if weight < 0 else scores)))  # what the user has may count against it
+    for view, used, scores in zip(VIEWS[1:], slow.used[1:], others.unbind(-1)):
+        if used and view != "repeats":  # which says no more than yes or no
+            found.append((view, rank(scores)))
     if slow.verifier is not None and slow.verifier.trusted:
         return [*found, ("weighted sum", rank(together)), ("verifier", last)]
     return [*found, ("weighted sum", last)]
