@@ -66,5 +66,6 @@ setup(
         "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis"],
         "lint": ["ruff", "mypy"],
         "docs": ["mkdocs-material"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
     },
 )

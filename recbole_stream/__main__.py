@@ -19,6 +19,7 @@ COMMANDS = {
     "recommend": ("recbole_stream.serving.batch", "recommend for users or for a file of histories"),
     "add-items": ("recbole_stream.serving.new_items", "add items that came after the training, by their texts"),
     "update": ("recbole_stream.serving.later_events", "add events that came after the training, without training"),
+    "onnx": ("recbole_stream.serving.onnx_export", "write a model as one ONNX graph"),
 }
 
 
