@@ -72,5 +72,6 @@ setup(
         "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx2", "playwright", *serve],
         "lint": ["ruff", "mypy"],
         "docs": ["mkdocs-material"],
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],
     },
 )
