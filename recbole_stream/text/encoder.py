@@ -8,6 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -132,9 +133,9 @@ class TextEncoder:
     def __init__(self, model_name: str, max_length: int = 128, device: str = "cpu") -> None:
         self._encoder, self._max_length, self._device = _load(*_resolve(model_name), device), max_length, device
 
-    def __call__(self, texts: list[str]) -> np.ndarray:
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Texts [q], none of them empty -> embeddings [q, d], float32."""
-        return _encode_all(self._encoder, texts, 64, self._max_length, self._device, show_progress=False)
+        return _encode_all(self._encoder, list(texts), 64, self._max_length, self._device, show_progress=False)
 
 
 def _resolve(model_name: str) -> tuple[str, str]:

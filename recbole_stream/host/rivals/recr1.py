@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from recbole.config import Config
@@ -36,7 +36,7 @@ class RecR1(CatalogueRecommender):
         super().__init__(config, dataset)
         if config["llm_retrieval"] == "cosine":
             encode = TextEncoder(config["text_encoder"], config["text_max_length"], str(config["device"]))
-            retrieval = Cosine(dataset.text[1:].numpy(), encode)
+            retrieval: Cosine | BM25 = Cosine(dataset.text[1:].numpy(), encode)
         else:
             retrieval = BM25(dataset.texts)
         options = RecR1Options(
@@ -98,8 +98,8 @@ class RecR1Trainer(GenerativeTrainer):
             self._last_valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
             return self._last_valid
 
-        def prompts(rows: list[int]) -> list:
-            histories = right_padded(samples.histories[rows], self.model.max_seq_length)
+        def prompts(rows: Sequence[int]) -> list:
+            histories = right_padded(samples.histories[list(rows)], self.model.max_seq_length)
             return [as_input(prompt, network.tokenizer) for prompt in network.prompts(histories)]
 
         context = StageContext(
