@@ -93,13 +93,12 @@ def _check_count(count: int) -> None:
 
 
 def _cases(model: Recommender, options: argparse.Namespace) -> list[tuple[str, list[int]]]:
-    users = model.parts.users
-    histories = [[int(item) for item in items] for items in users["items"]]
+    histories = [[int(item) for item in items] for items in model.parts.users["items"]]
     good, bad = draw_cases(model.explainer.ranker, histories, options.cases, options.seed, model.leave_out_seen)
     if not good and not bad:
         raise InputError("The model knows no users with two items or more: name a file by --histories.")
     kinds = [(row, "Good case") for row in good] + [(row, "Bad case") for row in bad]
-    return [(f"{kind}: user {users['user'].iloc[row]}", histories[row]) for row, kind in kinds]
+    return [(kind, histories[row]) for row, kind in kinds]  # the page may be shown around: it names no user
 
 
 def _case(

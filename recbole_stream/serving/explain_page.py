@@ -190,17 +190,14 @@ def _items(case: Case, n_items: int) -> str:
     for place, (item, own) in enumerate(zip(case.items, added), 1):
         true = case.truth is not None and item["item"] == case.truth["item"]
         badge = ' <span class="badge">came next</span>' if true else ""
-        numbers = " · ".join(f"{view} {value:+.2f}" for view, value in own)
+        numbers = " · ".join(f"{name} {value + 0.0:+.2f}" for name, value in [("base", item["why"]["base"]), *own])
         evidence = _evidence(item["why"], n_items)
         lines.append(
             f'<tr{_TRUE if true else ""}><td class="place">{place}</td><td><b>{escape(_title(item))}</b>{badge}'
             f"<div>{escape(item['why']['words'])}</div><small>{escape(evidence)}</small></td>"
             f'<td class="bar">{_bar(own, low, high)}<small>{escape(numbers)} = {item["score"]:.2f}</small></td></tr>\n'
         )
-    base = case.items[0]["why"]["base"] if case.items else 0.0
-    return note(f"Every score starts from the base, {base:+.2f}.") + (
-        f'<table class="items"><tbody>\n{"".join(lines)}</tbody></table>\n'
-    )
+    return f'<table class="items"><tbody>\n{"".join(lines)}</tbody></table>\n'
 
 
 def _added(why: Mapping[str, Any]) -> list[tuple[str, float]]:

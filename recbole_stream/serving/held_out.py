@@ -47,7 +47,7 @@ def standing(ranker: Ranker, history: Sequence[int], target: int, exclude_seen: 
     thinking = think(network, read)
     if thinking is not None:
         for step, near in enumerate(thinking.similarities.unbind(1)):
-            found.append((f"state after {step} reasoning tokens" if step else "state before reasoning", rank(near)))
+            found.append((f"state after reasoning token {step}" if step else "state before reasoning", rank(near)))
     last = rank(ranker.scores_of_all(whole))
     if ranker.ranking != "deliberation" or slow is None:
         return [*found, ("matching" if ranker.ranking == "states" else "likelihood", last)]
