@@ -58,6 +58,7 @@ DATASET_KEYS = [
     "semantic_ids_file", "tokenizer", "codebook_levels", "codebook_size", "unique_ids",
     "rq_vae_hidden_sizes", "rq_vae_latent_size", "rq_vae_epochs",
     "rq_vae_learning_rate", "rq_vae_batch_size", "rq_vae_beta",
+    "letter_collaborative_weight", "letter_diversity_weight", "letter_clusters", "collaborative_epochs",
     "similar_items", "leave_out_seen",
 ]  # fmt: skip
 

@@ -69,7 +69,7 @@ class Matcher(nn.Module):
         inputs = self.norm(F.embedding(histories, vectors))
         hidden = self.encoder(inputs, padding_bias(histories))
         last = (histories > 0).sum(1).sub(1).clamp(min=0)
-        return hidden[torch.arange(len(last), device=last.device), last]
+        return hidden[torch.arange(last.shape[0], device=last.device), last]  # len() would fix the size in a graph
 
     def forward(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
         """Logits over the catalogue [B, n_items + 1], -inf for the padding item.

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from recbole_stream.decoding.rank import item_log_probs
-from recbole_stream.decoding.rank_by_views import views_of
+from recbole_stream.decoding.rank_by_views import item_views, state_scores
 from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import UNSEEN
+from recbole_stream.model.tiger import TIGERModel
 
 __all__ = ["Contributions", "contributions", "neutral_views", "shapley_values"]
 
@@ -73,42 +74,38 @@ def shapley_values(value: Callable[[Tensor], Tensor], features: Tensor, baseline
 
 
 def neutral_views(n_items: int) -> Tensor:
-    """The five views of an item of which they know nothing, [5].
+    """The views of an item of which they know nothing, in the order of ``VIEWS``.
 
     The likelihood and the match take all of ``n_items`` items for equally probable; the item never followed the
     history's items, shares nothing with their texts, and was not had before.
     """
     alike = -math.log(n_items)
-    return torch.tensor([alike, alike, math.log(UNSEEN), 0.0, 0.0])
+    known = {"likelihood": alike, "matching": alike, "transitions": math.log(UNSEEN), "text": 0.0, "repeats": 0.0}
+    return torch.tensor([known[view] for view in VIEWS])
 
 
 @torch.no_grad()
-def contributions(ranker: Ranker, histories: Tensor, items: Tensor, catalogue: Tensor | None = None) -> Contributions:
+def contributions(ranker: Ranker, histories: Tensor, items: Tensor) -> Contributions:
     """Why items have their scores.
 
     Where the views are summed, a view adds its weight times its distance from :func:`neutral_views`. Where a verifier is
     trusted, what is added are Shapley values of its features. They are measured from an average candidate of the users
-    that it was fitted on, since it never saw an item for which nothing speaks; only the history's length is the
-    user's own, so that it is a part of the base: it is the same for all of the user's items.
+    that it was fitted on, since it never saw an item for which nothing speaks. Only the history's length is the
+    user's own: it is the same for all of the user's items, no reason for any, and so a part of the base.
 
     Args:
         ranker: of a STREAM-Rec or TIGER.
         histories: item ids [B, L], 0 as padding on the right, no longer than ``ranker.longest``.
         items: ids [B, C].
-        catalogue: :meth:`Deliberation.catalogue` of the histories, for rankings by views.
     """
-    network, slow = ranker.network, getattr(ranker.network, "deliberation", None)
+    network = ranker.network
     neutral = neutral_views(network.tokens.n_items - 1).to(items.device)
-    if ranker.ranking != "deliberation" or slow is None:
-        name = "likelihood" if ranker.ranking == "likelihood" else "matching"
-        if name == "likelihood":
-            values = item_log_probs(network, histories, items)
-        else:
-            values = catalogue[..., 0].gather(1, items)
+    if ranker.ranking != "deliberation" or isinstance(network, TIGERModel):
+        name = "matching" if ranker.ranking == "states" else "likelihood"
+        values = (state_scores if ranker.ranking == "states" else item_log_probs)(network, histories, items)
         base = torch.full_like(values, neutral[VIEWS.index(name)])
         return Contributions((name,), values[..., None], (values - base)[..., None], torch.zeros_like(base), base)
-    values = views_of(network, histories, items)
-    counted = _counted(slow)
+    slow, values = network.deliberation, item_views(network, histories, items)
     if slow.verifier is None or not slow.verifier.trusted:
         added = slow.weights * (values - neutral)
         base = (slow.weights * neutral).sum().expand(items.shape)
@@ -120,12 +117,14 @@ def contributions(ranker: Ranker, histories: Tensor, items: Tensor, catalogue: T
         shares = shapley_values(slow.verifier, features, baseline)
         added, verifier = shares[..., : len(VIEWS)], shares[..., len(VIEWS) :].sum(-1)
         base = slow.verifier(baseline).double()
-    names = tuple(view for view, used in zip(VIEWS, counted) if used)
-    places = [VIEWS.index(name) for name in names]
+    places = [place for place, counts in enumerate(_counted(slow)) if counts]
+    names = tuple(VIEWS[place] for place in places)
     return Contributions(names, values[..., places], added[..., places], verifier, base)
 
 
 def _counted(slow: Deliberation) -> list[bool]:
+    """Which views can add anything."""
     trusted = slow.verifier is not None and bool(slow.verifier.trusted)
-    weighed = [used and (trusted or bool(weight)) for used, weight in zip(slow.used, slow.weights)]
-    return [weighed[0] and slow.generates, *weighed[1:]]
+    counted = [used and (trusted or bool(weight)) for used, weight in zip(slow.used, slow.weights)]
+    counted[0] &= slow.generates
+    return counted

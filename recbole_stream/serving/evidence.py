@@ -46,15 +46,20 @@ def followed(transitions: Transitions, histories: Tensor, items: Tensor) -> tupl
         weighted counts [B, L, C] (a direct follower counts 1) and their shares of all that is counted for the history's
         item [B, L, C]; 0 at padding.
     """
-    rows, columns, counts = transitions.pairs()
-    wanted = histories[:, :, None] * transitions.n_items + items[:, None]
-    if not len(rows):
-        return torch.zeros_like(wanted, dtype=counts.dtype), torch.zeros_like(wanted, dtype=counts.dtype)
-    keys, order = (rows * transitions.n_items + columns).sort()
-    place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-    there = (keys[place] == wanted) & (histories > 0)[:, :, None]
-    times = counts[order][place] * there
-    return times, times / transitions.sums[histories][:, :, None].clamp(min=1e-9)
+    before, n_items = histories.flatten(), transitions.n_items
+    starts = transitions.first[before]
+    lengths = transitions.first[before + 1] - starts
+    owner = torch.repeat_interleave(torch.arange(len(before), device=before.device), lengths)
+    place = torch.arange(len(owner), device=owner.device) - (lengths.cumsum(0) - lengths)[owner] + starts[owner]
+    keys, order = (owner * n_items + transitions.columns[place]).sort()
+    # one more than any key, so that there is a place for every item
+    keys = torch.cat([keys, keys.new_tensor([len(before) * n_items])])
+    counts = torch.cat([transitions.counts[place][order], transitions.counts.new_zeros(1)])
+    rows = torch.arange(len(before), device=before.device).view(*histories.shape, 1)
+    wanted = rows * n_items + items[:, None]
+    found = torch.searchsorted(keys, wanted)
+    times = counts[found] * (keys[found] == wanted)
+    return times, times / transitions.sums[histories].clamp(min=1e-9)[..., None]
 
 
 def mid_ranks(scores: Tensor, items: Tensor) -> Tensor:

@@ -13,10 +13,10 @@ from recbole_stream.data.histories import right_padded
 from recbole_stream.decoding.beam import token_log_probs
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.ranker import Ranker
-from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.model.lookup import Content, recency_weights
 from recbole_stream.serving.contributions import contributions
 from recbole_stream.serving.evidence import Evidence, followed, mid_ranks
+from recbole_stream.serving.thinking import Thinking, think
 from recbole_stream.serving.words import sentence
 
 __all__ = ["Explainer"]
@@ -80,14 +80,41 @@ class Explainer:
             found += self._why(histories[start : start + rows], items[start : start + rows])
         return found
 
+    def thinking(self, histories: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
+        """The reasoning written after each history, step by step, in the types of JSON; empty where none is written.
+
+        The first step is before any token. ``token`` has ``level``, ``code`` and ``probability`` (None in the first),
+        ``nearest`` the items nearest to the state that is reached: ``item``, ``title`` and ``similarity``; see
+        :class:`recbole_stream.serving.thinking.Thinking`.
+        """
+        found: list[list[dict[str, Any]]] = []
+        for history in histories:
+            thinking = think(self.ranker.network, right_padded(self.padded([history]), self.ranker.longest))
+            found.append([] if thinking is None else self._steps(thinking))
+        return found
+
+    def _steps(self, thinking: Thinking) -> list[dict[str, Any]]:
+        offsets = self.ranker.network.tokens.offsets
+        steps, written = [], zip(thinking.tokens[0], thinking.probabilities[0])
+        for near in thinking.similarities[0]:
+            token, probability = next(written) if steps else (None, None)
+            spoken = None
+            if token is not None:
+                level = int((offsets <= token).sum())
+                spoken = {"level": level, "code": int(token - offsets[level - 1]), "probability": float(probability)}
+            best = near.topk(min(_NAMED, len(near) - 1))
+            nearest = [
+                self.named(int(item)) | {"similarity": float(cosine)} for cosine, item in zip(best.values, best.indices)
+            ]
+            steps.append({"token": spoken, "nearest": nearest})
+        return steps
+
     @torch.no_grad()
     def _why(self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
         read = right_padded(self.padded(histories), self.ranker.longest)
         wanted = self.padded(items).clamp(min=1)  # a shorter list goes on with item 1, which is cut off below
-        by_views = self.slow is not None and self.ranker.ranking != "likelihood"
-        catalogue = self.slow.catalogue(read) if by_views else None
-        parts = contributions(self.ranker, read, wanted, catalogue)
-        evidence = self._evidence(read, wanted, catalogue, "likelihood" in parts.names)
+        parts = contributions(self.ranker, read, wanted)
+        evidence = self._evidence(read, wanted, parts.names)
         result = []
         for row, own in enumerate(items):
             latest = {int(item): place for place, item in enumerate(read[row]) if item}
@@ -105,18 +132,18 @@ class Explainer:
             result.append(every)
         return result
 
-    def _evidence(self, read: Tensor, items: Tensor, catalogue: Tensor | None, writes: bool) -> Evidence:
-        """Of histories [B, L] and items [B, C]."""
+    def _evidence(self, read: Tensor, items: Tensor, views: Sequence[str]) -> Evidence:
+        """Of histories [B, L] and items [B, C], where these views count."""
         found, network = Evidence(), self.ranker.network
         if self.slow is not None:
             found.times, found.shares = followed(self.slow.transitions, read, items)
             found.weights = recency_weights(read, self.slow.transitions.recency)
-            if catalogue is not None and self.slow.used[VIEWS.index("matching")]:
-                found.ranks = mid_ranks(catalogue[..., 0], items)
-                found.chances = catalogue[..., 0].gather(1, items).exp()
+            if "matching" in views:
+                chances = self.slow.matcher(read).softmax(-1)
+                found.ranks, found.chances = mid_ranks(chances, items), chances.gather(1, items)
         if self.unit is not None:
             found.cosines = self.unit[read] @ self.unit[items].transpose(1, 2)
-        if writes:
+        if "likelihood" in views:
             found.codes = network.tokens.codes(network.tokens.table[items])
             found.log_probs = token_log_probs(thought(network, read), items)
         return found

@@ -54,7 +54,8 @@ def update(parts: Parts, table: pd.DataFrame) -> tuple[Parts, Later]:
 
     An event is new where its user is, where its time is after the last event that is known of its user, or where it is of
     that same time and of an item that the user does not have. All others count as known and change nothing, so that a
-    table may begin before the model ends, and a second time adds nothing.
+    table may begin before the model ends, and a second time adds nothing. A model that was exported without its users
+    cannot tell: to it all events are of new users.
 
     A new event is to transitions what a target of the training is: it is counted with the items before it, those
     that were known included, by the window, the decay and the weight of the way back that the model was trained with.
@@ -132,7 +133,7 @@ def _events(parts: Parts, table: pd.DataFrame) -> pd.DataFrame:
             "nor a date: correct it."
         )
     ours, theirs = _unit(times.values), _unit(parts.users["last"].to_numpy(np.float64))
-    if ours != theirs:
+    if len(parts.users) and ours != theirs:
         raise InputError(
             f"The times of the events are {ours or 'no Unix times'}, and those of the model are "
             f"{theirs or 'no Unix times'}: write them alike."

@@ -125,7 +125,7 @@ class Recommender:
                 ``explain`` of a model of RecBole.
         """
         self._check(histories, k)
-        explainer = self.explainer() if explain else None
+        explainer = self.explainer if explain else None
         numbers, unknown = self.numbers(histories)
         pools = None if candidates is None else self._pools(candidates, len(histories))
         order = np.argsort([len(history) for history in numbers], kind="stable")  # little padding
@@ -147,6 +147,7 @@ class Recommender:
         table.attrs["unknown_items"] = unknown
         return table
 
+    @functools.cached_property
     def explainer(self) -> Explainer:
         """What says why.
 

@@ -9,12 +9,19 @@ from typing import Any
 __all__ = ["name_of", "ordinal", "sentence"]
 
 _HAD = "it is in the history already"
+_LONG, _END = 56, 18  # letters of a title, and of its end where it is cut
 _OFTEN, _ALIKE = 3.0, 0.5  # weighted count from which on "often" is true, and cosine from which on texts read alike
 
 
 def name_of(item: Mapping[str, Any]) -> str:
-    """Its title in quotation marks, or its name where it has none."""
-    return f"“{item['title']}”" if item["title"] else str(item["item"])
+    """Its title in quotation marks, or its name where it has none.
+
+    Long titles lose their middle: those of one product in many colours differ at their end.
+    """
+    title = item["title"]
+    if len(title) > _LONG:
+        title = f"{title[: _LONG - _END - 1].rstrip()}…{title[-_END:].lstrip()}"
+    return f"“{title}”" if title else str(item["item"])
 
 
 def sentence(why: Mapping[str, Any], n_items: int) -> str:

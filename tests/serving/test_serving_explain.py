@@ -60,8 +60,7 @@ def test_base_and_contributions_sum_to_the_score(kind):
     ranker, _ = make_ranker(kind)
     histories = random_histories(40, (5, 1, 3))
     items = torch.arange(1, 41).expand(3, -1)
-    slow = getattr(ranker.network, "deliberation", None)
-    parts = contributions(ranker, histories, items, None if slow is None else slow.catalogue(histories))
+    parts = contributions(ranker, histories, items)
     assert torch.allclose(parts.scores.float(), ranker.scores(histories, items), atol=1e-4)
 
 
@@ -71,7 +70,7 @@ def test_a_weighted_sum_adds_weight_times_distance_from_an_item_of_which_nothing
     slow.weights.copy_(torch.tensor([0.0, 0.5, 2.0, 1.0, -3.0]))
     history, items = torch.tensor([[7, 9]]), torch.tensor([[9, 30]])
     catalogue = slow.catalogue(history)
-    parts = contributions(ranker, history, items, catalogue)
+    parts = contributions(ranker, history, items)
     assert parts.names == ("matching", "transitions", "text", "repeats")
     for place, item in enumerate((9, 30)):
         matching, transitions, text, repeats = catalogue[0, item].tolist()
@@ -86,11 +85,11 @@ def test_a_weighted_sum_adds_weight_times_distance_from_an_item_of_which_nothing
 
 def test_the_length_of_the_history_is_no_reason_for_an_item():
     ranker, _ = make_ranker("verifier")
-    verifier, slow = ranker.network.deliberation.verifier, ranker.network.deliberation
+    verifier = ranker.network.deliberation.verifier
     verifier.text, verifier.popularity = None, torch.zeros(41)  # the length alone is left of its own features
     history, items = torch.tensor([[7, 9, 11]]), torch.tensor([[5, 30]])
     verifier.mean.zero_()
-    parts = contributions(ranker, history, items, slow.catalogue(history))
+    parts = contributions(ranker, history, items)
     assert parts.verifier.abs().max() < 1e-6
     baseline = torch.tensor([0.0] * 7 + [math.log(3)])
     assert torch.allclose(parts.base.float(), verifier(baseline).expand(1, 2), atol=1e-6)
@@ -154,8 +153,8 @@ def test_what_the_evidence_says():
             row = slice(int(slow.transitions.first[before]), int(slow.transitions.first[before + 1]))
             at = slow.transitions.columns[row].tolist().index(number)
             counts = slow.transitions.counts[row]
-            assert one["share"] == pytest.approx(float(counts[at] / counts.sum()))
             assert one["times"] == pytest.approx(float(counts[at]))
+            assert one["share"] == pytest.approx(float(counts[at] / counts.sum()))
             assert one["title"] == f"Title {before}"
         for one in why["reads_like"]:
             assert one["similarity"] == pytest.approx(float(unit[number] @ unit[int(one["item"][1:])]), abs=1e-5)

@@ -1,0 +1,196 @@
+"""What items are worth that were added after the training: ``python -m experiments.new_items --dataset=NAME ...``.
+
+A tenth of the items is drawn and held out: their events and texts are taken out of a copy of the data set, on which
+STREAMRec trains with ``--stages=[match]``. The exported model gets these items by ``add_items``. Then each user's last
+event of the whole data set is ranked after all events before it, apart for targets that were added and for all others;
+variants are compared on the events before the last ones. Steps that are done already are not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments.runs import TOP, metrics
+from recbole_stream.atomic import read_rows
+from recbole_stream.data.sources import read_source
+from recbole_stream.decoding.ranker import Ranker
+from recbole_stream.files import write_text
+from recbole_stream.model.deliberation import RANKINGS
+from recbole_stream.model.lookup import Content
+from recbole_stream.serving.folder import Parts, read_model, write_model
+from recbole_stream.serving.networks import build_ranker
+from recbole_stream.serving.new_items import add_items
+
+__all__ = ["hold_out", "main", "measure", "train"]
+
+SHARE = 0.1
+_ROWS = 256
+_OWN = "network.deliberation.matcher.own.weight"
+
+Histories = list[list[str]]
+Scores = Callable[[Tensor], Tensor]
+
+
+def hold_out(data: Path, output: Path, seed: int) -> Path:
+    """Write a copy of a data set without a tenth of its items, and these as a table of items.
+
+    Args:
+        data: folder of the data set, NAME/NAME.inter and NAME.item.
+        output: gets NAME/NAME.inter, NAME/NAME.item and new.item.
+        seed: of the draw.
+
+    Returns:
+        the table of the items held out.
+    """
+    name, table = data.name, output / "new.item"
+    if table.exists():
+        return table
+    events = (data / f"{name}.inter").read_text(encoding="utf-8").splitlines(keepends=True)
+    items = sorted({line.split("\t")[1] for line in events[1:]})
+    drawn = set(np.random.default_rng(seed).choice(items, round(SHARE * len(items)), replace=False).tolist())
+    texts = (data / f"{name}.item").read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in events[1:] if line.split("\t")[1] not in drawn]
+    write_text(output / name / f"{name}.inter", "".join([events[0], *kept]))
+    for path, wanted in ((output / name / f"{name}.item", False), (table, True)):
+        lines = [line for line in texts[1:] if (line.split("\t")[0] in drawn) == wanted]
+        write_text(path, "".join([texts[0], *lines]))
+    return table
+
+
+def train(dataset: str, data_path: Path, output: Path, seed: int, keys: list[str]) -> Parts:
+    """Train on a data set, and export the final model.
+
+    Users of three events and more and all items are kept; TIGER, which joins every run, gets one epoch.
+    """
+    run, model = output / "run", output / "model"
+    if not (run / "results.json").exists():
+        words = [
+            "--model=STREAMRec,TIGER", "--epochs=1", "--stages=[match]", f"--seeds={seed}", f"--dataset={dataset}",
+            f"--data_path={data_path}", "--user_inter_num_interval=[3,inf)", "--item_inter_num_interval=[1,inf)",
+            f"--output_dir={run}", *keys,
+        ]  # fmt: skip
+        subprocess.run([sys.executable, "-m", "recbole_stream", *words], check=True)
+    if not model.exists():
+        export = ["export", str(run), f"--output={model}", "--model=STREAMRec", f"--data_path={data_path}"]
+        subprocess.run([sys.executable, "-m", "recbole_stream", *export], check=True)
+    return read_model(model)
+
+
+def sequences(data: Path) -> Histories:
+    """Every user's items in time, of a data set's folder."""
+    parts = [
+        pd.DataFrame(rows.cells) for rows in read_rows(data / f"{data.name}.inter", ["user_id", "item_id", "timestamp"])
+    ]
+    events = pd.concat(parts)
+    order = events["timestamp"].astype(float).sort_values(kind="stable").index
+    return events.reset_index(drop=True).loc[order].groupby("user_id")["item_id"].agg(list).to_list()
+
+
+def ranks_of(ranker: Ranker, names: list[str], histories: Histories, targets: list[str]) -> np.ndarray:
+    """Ranks of the targets among the first ten [N], infinite where they are not; unknown items are left out."""
+    number = {name: place for place, name in enumerate(names, 1)}
+    rows = [[number[item] for item in own if item in number][-ranker.longest :] or [0] for own in histories]
+    found = np.full(len(rows), np.inf)
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    for start in range(0, len(rows), _ROWS):
+        part = order[start : start + _ROWS]
+        items, _ = ranker.rank(_padded([rows[row] for row in part]), TOP)
+        wanted = torch.tensor([number.get(targets[row], -1) for row in part])
+        hits = items == wanted[:, None]
+        found[part] = np.where(hits.any(1), hits.int().argmax(1) + 1, np.inf)
+    return found
+
+
+def ranks_by(scores: Scores, names: list[str], longest: int, histories: Histories, targets: list[str]) -> np.ndarray:
+    """The same for scores of all items, without those of the history; of equal scores half are before the target."""
+    number = {name: place for place, name in enumerate(names, 1)}
+    found = np.full(len(histories), np.inf)
+    for start in range(0, len(histories), _ROWS):
+        part = range(start, min(start + _ROWS, len(histories)))
+        rows = _padded([[number[item] for item in histories[row]][-longest:] for row in part])
+        wanted = torch.tensor([number[targets[row]] for row in part])[:, None]
+        values = scores(rows).clone()
+        own = values.gather(1, wanted)
+        values.scatter_(1, rows, -torch.inf)
+        values[:, 0] = -torch.inf
+        rank = 1 + (values > own).sum(1) + ((values == own).sum(1) - 1).clamp(min=0) / 2
+        found[start : start + len(part)] = np.where(rank <= TOP, rank.floor(), np.inf)
+    return found
+
+
+def _padded(rows: list[list[int]]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+
+
+def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
+    """A line for each way to rank and split: Recall@10 and NDCG@10 of added targets and of all others."""
+    old, new = before.items["item"].tolist(), after.items["item"].tolist()
+    added = set(new) - set(old)
+    ranker = build_ranker(after.config, after.tensors)
+    zero = dict(after.tensors)
+    zero[_OWN] = zero[_OWN].clone()
+    zero[_OWN][len(old) + 1 :] = 0
+    states = dict(after.tensors)
+    states["network.deliberation.ranking"] = torch.tensor(RANKINGS.index("states"))
+    text = F.pad(after.tensors["text"], (0, 0, 1, 0))
+    content = Content(text, after.config["keys"]["lookup_recency"], after.tensors["text_centre"])
+    popularity = after.tensors["popularity"].float()
+    ways = {
+        "before, without the added items": lambda *rows: ranks_of(
+            build_ranker(before.config, before.tensors), old, *rows
+        ),
+        "after": lambda *rows: ranks_of(ranker, new, *rows),
+        "after, own embeddings 0": lambda *rows: ranks_of(build_ranker(after.config, zero), new, *rows),
+        "after, matching alone": lambda *rows: ranks_of(build_ranker(after.config, states), new, *rows),
+        "texts alone": lambda *rows: ranks_by(content, new, ranker.longest, *rows),
+        "popularity": lambda *rows: ranks_by(lambda own: popularity.expand(len(own), -1), new, ranker.longest, *rows),
+    }
+    lines = []
+    for split, back in (("valid", 2), ("test", 1)):
+        rows = [own[: len(own) - back + 1] for own in whole if len(own) > back]
+        histories, targets = [own[:-1] for own in rows], [own[-1] for own in rows]
+        fresh = np.array([target in added for target in targets])
+        for name, rank in ways.items():
+            ranks = rank(histories, targets)
+            line: dict[str, object] = {"split": split, "model": name}
+            for group, mask in (("added", fresh), ("others", ~fresh)):
+                values = metrics(ranks[mask])
+                line |= {f"{group} events": int(mask.sum())}
+                line |= {f"{group} {metric}": values[metric] for metric in ("recall@10", "ndcg@10", "error")}
+            lines.append(line)
+            print(line, flush=True)
+    return pd.DataFrame(lines)
+
+
+def main() -> int:
+    """Hold out, train, export, add, measure."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.new_items", description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--data_path", type=Path, required=True, help="folder with the data set's folder")
+    parser.add_argument("--output", type=Path, required=True, help="folder of all that is made")
+    parser.add_argument("--seed", type=int, default=2020, help="of the draw and of the training")
+    given, keys = parser.parse_known_args()
+    data = given.data_path / given.dataset
+    table = hold_out(data, given.output, given.seed)
+    before = train(given.dataset, given.output, given.output, given.seed, keys)
+    grown = given.output / "grown"
+    if not grown.exists():
+        write_model(grown, add_items(before, read_source(table).table))
+    lines = measure(before, read_model(grown), sequences(data))
+    write_text(given.output / "new-items.csv", lines.to_csv(index=False))
+    write_text(given.output / "new-items.md", lines.to_markdown(index=False, floatfmt=".4f") + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
