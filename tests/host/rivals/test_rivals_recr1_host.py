@@ -4,6 +4,10 @@ import json
 
 import pytest
 
+from recbole.config import Config
+
+from recbole_stream.errors import InputError
+from recbole_stream.host.keys import check_combinations
 from recbole_stream.host.recommend import recommend
 from recbole_stream.host.run.commands import main
 from recbole_stream.reporting.ranks import read_ranks
@@ -15,28 +19,24 @@ def arguments(folder) -> list[str]:
     return [
         "--model=RecR1", "--dataset=toy", f"--data_path={write_case(folder / 'data', 'toy')}", "--show_progress=False",
         "--use_gpu=False", f"--output_dir={folder / 'out'}", "--epochs=1", "--llm_samples=4", "--train_batch_size=2",
-        "--group_size=2", "--llm_tokens=5", "--llm_retrieval=bm25", "--precision=float32",
+        "--group_size=2", "--llm_tokens=5", "--precision=float32",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "llm_path is not set"),
-        (["--llm_path=nowhere"], "llm_path is nowhere, which holds no config.json"),
-        (["--llm_micro_batch=3"], "llm_micro_batch is 3, but must divide the 4 completions"),
-        (["--llm_answer=poem"], "llm_answer is 'poem', but must be one of"),
-    ],
-)
-def test_what_it_cannot_work_with_is_said_in_a_sentence(tmp_path, capsys, options, message):
-    assert main([*arguments(tmp_path), *options]) == 2
-    assert message in capsys.readouterr().err
+def test_what_it_cannot_work_with_is_said_in_a_sentence(tmp_path, capsys):
+    assert main(arguments(tmp_path)) == 2
+    assert "llm_path is not set" in capsys.readouterr().err
+    with pytest.raises(InputError, match="llm_answer is 'poem', but must be one of 'query', 'titles'"):
+        Config("RecR1", "toy", config_dict={"llm_answer": "poem"})
+    keys = {"llm_answer": "query", "train_batch_size": 2, "group_size": 2, "llm_micro_batch": 3}
+    with pytest.raises(InputError, match="llm_micro_batch is 3, but must divide the 4 completions"):
+        check_combinations(keys)
 
 
 @pytest.mark.trl
 def test_it_stands_in_the_table_like_any_model(tmp_path):
     path = save_language_model(tmp_path / "lm", list(TITLES.values()))
-    assert main([*arguments(tmp_path), f"--llm_path={path}"]) == 0
+    assert main([*arguments(tmp_path), f"--llm_path={path}", f"--cache_dir={tmp_path / 'cache'}"]) == 0
     run = tmp_path / "out"
     (row,) = json.loads((run / "results.json").read_text())
     assert (row["model"], row["stage"], row["final"]) == ("RecR1", "", True)
