@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from recbole.config import Config
 
 from recbole_stream.errors import InputError
