@@ -230,13 +230,13 @@ def check_combinations(config: Mapping[str, Any]) -> None:
             passes.
     """
     if config["llm_answer"]:  # which RecR1 alone has
-        check_language_model(config["llm_path"])
         completions, part = config["train_batch_size"] * config["group_size"], config["llm_micro_batch"]
         if completions % part:
             raise InputError(
                 f"llm_micro_batch is {part}, but must divide the {completions} completions of a step (train_batch_size * "
                 "group_size)."
             )
+        check_language_model(config["llm_path"])
     written, kept = config["pretrain_similar"], config["similar_items"]
     if written and written > kept:  # TIGER has neither
         raise InputError(

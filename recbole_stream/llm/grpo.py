@@ -178,17 +178,26 @@ class _Course(TrainerCallback):
             self._logs.append({short: float(logs[name]) for name, short in _SHOWN.items() if name in logs})
 
     def on_save(self, args, state, control, **kwargs):
-        epoch = state.global_step // self.steps - 1
-        self._validate(epoch)
+        epoch, result = state.global_step // self.steps - 1, self.result
+        valid = self._validate(epoch)
+        scalars = {"loss": math.nan} | _means(self._logs) | {"valid": valid}
+        self._logs = []
+        result.epochs = epoch + 1
+        result.curves.append(scalars)
         late = 0 < self.schedule.max_seconds < time.perf_counter() - self._began
         self.ended = late or self.waited > self.schedule.patience or state.global_step >= state.max_steps
-        control.should_training_stop = control.should_training_stop or self.ended
         self._save()
+        if self.context.record is not None:
+            self.context.record(epoch, scalars)
+        if self.context.on_epoch is not None:
+            self.context.on_epoch(epoch, valid)
+        control.should_training_stop = control.should_training_stop or self.ended
 
     def on_train_end(self, args, state, control, **kwargs):
         self._bar.close()
 
-    def _validate(self, epoch: int) -> None:
+    def _validate(self, epoch: int) -> float:
+        """The metric that chooses; the weights are kept where it is the best."""
         training = self.policy.training
         valid = self.context.evaluate()
         self.policy.train(training)
@@ -199,18 +208,7 @@ class _Course(TrainerCallback):
         else:
             self.waited += 1
         getLogger().info(f"GRPO epoch {epoch} | valid {metric} {valid[metric]:.4f} (best {result.valid[metric]:.4f})")
-        if epoch < 0:
-            return
-        names = {name for log in self._logs for name in log}
-        scalars = {"loss": math.nan} | {name: _mean([log[name] for log in self._logs if name in log]) for name in names}
-        self._logs = []
-        scalars["valid"] = valid[metric]
-        result.epochs = epoch + 1
-        result.curves.append(scalars)
-        if self.context.record is not None:
-            self.context.record(epoch, scalars)
-        if self.context.on_epoch is not None:
-            self.context.on_epoch(epoch, valid[metric])
+        return valid[metric]
 
     def _save(self) -> None:
         self.result.seconds = time.perf_counter() - self._began
@@ -218,5 +216,8 @@ class _Course(TrainerCallback):
             self.context.progress.save({name: getattr(self, name) for name in self._KEPT})
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _means(logs: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of each number over the steps that have it."""
+    names = dict.fromkeys(name for log in logs for name in log)
+    values = {name: [log[name] for log in logs if name in log] for name in names}
+    return {name: sum(some) / len(some) for name, some in values.items()}

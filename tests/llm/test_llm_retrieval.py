@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -62,6 +62,7 @@ def test_no_query_and_no_match_rank_nothing():
 SCORES = st.sampled_from([NO, -1, 0, 0.5, 1])
 
 
+@settings(max_examples=40, deadline=None)
 @given(arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=SCORES))
 def test_every_item_that_matches_is_ranked_once(scores):
     ranking = rank_items(scores, tie_order(scores.shape[1]))
