@@ -91,9 +91,9 @@ def sequences(data: Path) -> Histories:
     parts = [
         pd.DataFrame(rows.cells) for rows in read_rows(data / f"{data.name}.inter", ["user_id", "item_id", "timestamp"])
     ]
-    events = pd.concat(parts)
-    order = events["timestamp"].astype(float).sort_values(kind="stable").index
-    return events.reset_index(drop=True).loc[order].groupby("user_id")["item_id"].agg(list).to_list()
+    events = pd.concat(parts, ignore_index=True)
+    order = events["timestamp"].astype(float).argsort(kind="stable")
+    return events.iloc[order].groupby("user_id")["item_id"].agg(list).to_list()
 
 
 def ranks_of(ranker: Ranker, names: list[str], histories: Histories, targets: list[str]) -> np.ndarray:
