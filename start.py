@@ -28,8 +28,8 @@ LONG_RUN = """This was a first look: small networks, few epochs, no reasoning. N
 -- The long run, a quarter of an hour or more: {program} run_recbole.py --model=STREAMRec"""
 # task -> its virtual environment, the extras of setup.py installed there, what its Python then runs
 TASKS = {
-    "run": (".venv", "encoder", FIRST_LOOK),
-    "test": (".venv-test", "encoder,test", ["-m", "pytest", "-q"]),
+    "run": (".venv", "encoder,serve", FIRST_LOOK),
+    "test": (".venv-test", "encoder,onnx,test", ["-m", "pytest", "-q"]),
 }
 
 DISK_FULL = "No space left on device"

@@ -17,6 +17,8 @@ from recbole_stream.errors import InputError
 COMMANDS = {
     "export": ("recbole_stream.host.export_command", "write a row of a run as a model in a folder of its own"),
     "recommend": ("recbole_stream.serving.batch", "recommend for users or for a file of histories"),
+    "explain": ("recbole_stream.serving.explain_command", "write a page that shows what a model thinks"),
+    "serve": ("recbole_stream.serving.service", "recommend over HTTP, with a page to try it"),
     "add-items": ("recbole_stream.serving.new_items", "add items that came after the training, by their texts"),
     "update": ("recbole_stream.serving.later_events", "add events that came after the training, without training"),
     "onnx": ("recbole_stream.serving.onnx_export", "write a model as one ONNX graph"),

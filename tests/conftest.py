@@ -21,6 +21,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes over 30 seconds; skip with -m 'not slow'")
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
     config.addinivalue_line("markers", "ray: needs Ray")
+    config.addinivalue_line("markers", "trl: needs TRL")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,6 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         missing["gpu"] = "no CUDA device"
     if importlib.util.find_spec("ray") is None:
         missing["ray"] = "Ray is not installed"
+    if importlib.util.find_spec("trl") is None:
+        missing["trl"] = 'TRL is not installed (the extra "llm")'
     for item in items:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):

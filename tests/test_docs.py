@@ -92,7 +92,9 @@ def test_the_picture_shows_the_figures_of_the_table():
 def test_keys_that_the_pages_name_exist():
     from recbole_stream.host.configuration import known_keys
 
-    known = known_keys("STREAMRec") | known_keys("GRU4Rec") | OPTIONS
+    known = set().union(
+        *map(known_keys, ("STREAMRec", "GRU4Rec", "ReaRec", "ETEGRec", "Latte", "RPG", "LookUp", "LateFusion")), OPTIONS
+    )
     for module, _ in COMMANDS.values():
         parser = argparse.ArgumentParser()
         importlib.import_module(module).arguments(parser)

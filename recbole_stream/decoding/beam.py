@@ -8,7 +8,7 @@ from torch import Tensor
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.prefix import Prefix
 
-__all__ = ["beam_search", "best_items", "child_scores", "score_items", "score_shared_items"]
+__all__ = ["beam_search", "best_items", "child_scores", "score_items", "score_shared_items", "token_log_probs"]
 
 _SHARED_ROWS = 128  # histories times sequences that are scored at once
 
@@ -110,12 +110,18 @@ def score_items(prefix: Prefix, items: Tensor) -> Tensor:
     Returns:
         [B, C] in float32.
     """
+    tokens = token_log_probs(prefix, items)
+    return tokens[..., 0] + tokens[..., 1:].sum(-1)
+
+
+def token_log_probs(prefix: Prefix, items: Tensor) -> Tensor:
+    """log P of each token of items [B, C] after the prefix and the item's tokens before it: [B, C, m] in float32."""
     tokens = prefix.tokens
     labels = tokens.table[items]  # [B, C, m]
     first = prefix.log_probs().squeeze(1).gather(1, labels[..., 0])  # [B, C]
     hidden = prefix.shared().read(labels[..., :-1]).hidden  # [B, C, m - 1, H]
     rest = torch.log_softmax(tokens.logits(hidden).float(), -1).gather(-1, labels[..., 1:, None])
-    return first + rest.squeeze(-1).sum(-1)
+    return torch.cat([first[..., None], rest.squeeze(-1)], -1)
 
 
 def score_shared_items(prefix: Prefix, items: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ __all__ = [
     "all_view_scores",
     "candidate_views",
     "deliberate",
+    "item_views",
     "rank_by_states",
     "state_scores",
     "view_scores",
@@ -135,14 +136,20 @@ def all_view_scores(model: STREAMRecModel, histories: Tensor, trie: Trie, beams:
 
 
 @torch.no_grad()
-def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
-    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
+def item_views(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """All views of given items, the likelihood 0 where it has no weight: [B, L], [B, C] -> [B, C, 5]."""
     slow = model.deliberation
     if slow.generates:
         likelihood = score_items(thought(model, histories), items)
     else:
         likelihood = torch.zeros_like(items, dtype=torch.float32)
-    return slow.score(histories, items, torch.cat([likelihood[..., None], slow.views_of(histories).of(items)], -1))
+    return torch.cat([likelihood[..., None], slow.views_of(histories).of(items)], -1)
+
+
+@torch.no_grad()
+def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
+    """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
+    return model.deliberation.score(histories, items, item_views(model, histories, items))
 
 
 def _rows(model: STREAMRecModel, most: int) -> int:

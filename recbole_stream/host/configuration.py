@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from recbole_stream.errors import InputError
-from recbole_stream.host.paths import model_files, properties_dir
+from recbole_stream.host.paths import lineage, model_files, properties_dir
 
 __all__ = [
     "DATASET_KEYS",
@@ -58,6 +58,7 @@ DATASET_KEYS = [
     "semantic_ids_file", "tokenizer", "codebook_levels", "codebook_size", "unique_ids",
     "rq_vae_hidden_sizes", "rq_vae_latent_size", "rq_vae_epochs",
     "rq_vae_learning_rate", "rq_vae_batch_size", "rq_vae_beta",
+    "letter_collaborative_weight", "letter_diversity_weight", "letter_clusters", "collaborative_epochs",
     "similar_items", "leave_out_seen",
 ]  # fmt: skip
 
@@ -143,7 +144,8 @@ def known_keys(model: str) -> set[str]:
     theirs = Path(recbole.__file__).parent / "properties"
     ours = properties_dir()
     own = model_files(model)
-    derived = any(file.parent == ours / "model" for file in own)  # from one of our models, or one itself
+    # RecBole's trainers read the keys that ours do not, also where the model is from another paper
+    derived = any(base.__name__ == "StagedRecommender" for base in lineage(model))
     twin = any(file.parent == ours / "model" and file.stem in MODELS for file in own)
     files = [
         theirs / "overall.yaml",

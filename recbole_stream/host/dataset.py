@@ -21,9 +21,11 @@ from recbole_stream.host.keys import check_combinations
 from recbole_stream.host.seen import seen_of
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text, text_columns
+from recbole_stream.tokenizer.letter import LetterOptions
 from recbole_stream.tokenizer.neighbours import nearest_by_ids, nearest_items
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions
 from recbole_stream.tokenizer.semantic_ids import SemanticIDs, build_semantic_ids, read_semantic_ids
+from recbole_stream.training.collaborative import collaborative_vectors, content_of
 from recbole_stream.training.processes import broadcast, is_first
 
 __all__ = ["ItemTextDataset", "STREAMRecDataset", "SemanticIDDataset", "TIGERDataset", "samples_of"]
@@ -139,8 +141,34 @@ class SemanticIDDataset(ItemTextDataset):
             cache_dir=config["cache_dir"],
             device=config["device"],
             show_progress=config["show_progress"],
-            options=self._rq_vae(),
+            options=self.rq_vae_options(),
+            **self._letter(),
         )
+
+    def _letter(self) -> dict:
+        """What LETTER needs beside the texts; nothing for the other tokenizers."""
+        config = self.config
+        if config["tokenizer"] != "letter":
+            return {}
+        options = LetterOptions(
+            config["letter_collaborative_weight"], config["letter_diversity_weight"], config["letter_clusters"]
+        )
+        vectors = collaborative_vectors(
+            self.training_samples,
+            self.item_num - 1,
+            config["rq_vae_latent_size"],
+            epochs=config["collaborative_epochs"],
+            seed=config["seed"],
+            cache_dir=config["cache_dir"],
+            device=str(config["device"]),
+            show_progress=config["show_progress"],
+        )
+        return {"collaborative": vectors, "letter": options}
+
+    @functools.cached_property
+    def training_samples(self) -> Samples:
+        """Those of the training split, before RecBole draws it: it is made from a copy, and draws nothing at random."""
+        return samples_of(self.copy(self.inter_feat.copy()).build()[0])
 
     def _settings(self) -> list:
         names = (
@@ -152,9 +180,13 @@ class SemanticIDDataset(ItemTextDataset):
             "text_encoder",
             "text_max_length",
         )
-        return [[self.config[name] for name in names], asdict(self._rq_vae())]
+        settings = [[self.config[name] for name in names], asdict(self.rq_vae_options())]
+        if self.config["tokenizer"] == "letter":
+            ours = ("letter_collaborative_weight", "letter_diversity_weight", "letter_clusters", "collaborative_epochs")
+            settings += [[self.config[name] for name in ours], content_of(self.training_samples)]
+        return settings
 
-    def _rq_vae(self) -> RQVAEOptions:
+    def rq_vae_options(self) -> RQVAEOptions:
         config = self.config
         return RQVAEOptions(
             hidden_sizes=tuple(config["rq_vae_hidden_sizes"]),

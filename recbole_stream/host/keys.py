@@ -20,8 +20,12 @@ from recbole_stream.host.configuration import (
     one_of,
     optional,
 )
+from recbole_stream.llm.policy import check_language_model
+from recbole_stream.llm.prompt import ANSWERS
+from recbole_stream.llm.retrieval import RETRIEVALS
 from recbole_stream.model.deliberation import VIEWS
 from recbole_stream.model.rivals.rearec import WAYS
+from recbole_stream.tokenizer.semantic_ids import METHODS
 from recbole_stream.training.reinforce import REWARDS
 
 __all__ = ["RULES", "SHARED_RULES", "STAGES", "check_combinations", "trained_stages", "view_names"]
@@ -65,8 +69,8 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "text_max_length": integer(minimum=8),
     "cache_dir": _text,
     "semantic_ids_file": optional(_text),
-    "tokenizer": one_of("rq_kmeans", "rq_vae"),
-    "codebook_levels": integer(minimum=2, maximum=16),
+    "tokenizer": one_of(*METHODS),
+    "codebook_levels": integer(minimum=2, maximum=64),
     "codebook_size": integer(minimum=2),
     "unique_ids": one_of("reassign", "counter", "sinkhorn"),
     "rq_vae_hidden_sizes": Rule(
@@ -78,6 +82,10 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "rq_vae_learning_rate": _rate,
     "rq_vae_batch_size": _positive,
     "rq_vae_beta": _weight,
+    "letter_collaborative_weight": _weight,
+    "letter_diversity_weight": _weight,
+    "letter_clusters": _positive,
+    "collaborative_epochs": _positive,
     # backbone
     "hidden_size": _positive,
     "inner_size": _positive,
@@ -161,12 +169,30 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "transition_weight": _weight,
     "text_weight": _weight,
     "exclude_history": boolean(),
+    "latte_starts": integer(minimum=1, maximum=64),
     "rearec": one_of(*WAYS),
     "rearec_steps": integer(minimum=0, maximum=4),
     "rearec_temperature": number(above=0),
     "rearec_kl_weight": _weight,
     "rearec_annealing": number(minimum=1),
     "rearec_noise": _weight,
+    "etegrec_cycle": integer(minimum=2),
+    "etegrec_turns": _count,
+    "etegrec_rate": number(above=0),
+    "etegrec_sequence_weight": _weight,
+    "etegrec_preference_weight": _weight,
+    "etegrec_temperature": number(above=0),
+    "llm_path": optional(_text),
+    "llm_answer": one_of(*ANSWERS),
+    "llm_title_words": _positive,
+    "llm_tokens": _positive,
+    "llm_retrieval": one_of(*RETRIEVALS),
+    "llm_reward_depth": _positive,
+    "llm_format_weight": _weight,
+    "llm_samples": _count,
+    "llm_micro_batch": _positive,
+    "llm_temperature": number(above=0),
+    "llm_top_p": number(above=0, maximum=1),
     # training and ranking
     "train_batch_size": integer(minimum=2),
     "warmup_steps": _count,
@@ -199,8 +225,18 @@ def check_combinations(config: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept; the
-            stage ``match`` without epochs, or alone without a view to rank by.
+            stage ``match`` without epochs, or alone without a view to rank by; LETTER with vectors or clusters of an
+            impossible size; RecR1 without a language model or TRL, or with completions that do not divide into backward
+            passes.
     """
+    if config["llm_answer"]:  # which RecR1 alone has
+        completions, part = config["train_batch_size"] * config["group_size"], config["llm_micro_batch"]
+        if completions % part:
+            raise InputError(
+                f"llm_micro_batch is {part}, but must divide the {completions} completions of a step (train_batch_size * "
+                "group_size)."
+            )
+        check_language_model(config["llm_path"])
     written, kept = config["pretrain_similar"], config["similar_items"]
     if written and written > kept:  # TIGER has neither
         raise InputError(
@@ -215,6 +251,17 @@ def check_combinations(config: Mapping[str, Any]) -> None:
         raise InputError(
             "stages is ['match'], which trains no likelihood, and views_off names all other views: leave one on."
         )
+    if config["tokenizer"] == "letter":
+        if config["rq_vae_latent_size"] % 4:
+            raise InputError(
+                f"rq_vae_latent_size is {config['rq_vae_latent_size']}, but tokenizer letter needs a multiple of 4, the "
+                "heads of the encoder that makes its collaborative vectors."
+            )
+        if 2 * config["letter_clusters"] > config["codebook_size"]:
+            raise InputError(
+                f"letter_clusters is {config['letter_clusters']}, but codebook_size {config['codebook_size']} makes at "
+                f"most {config['codebook_size'] // 2} clusters of two codewords: lower it."
+            )
     if config["beam_size"] and config["beam_size"] < max(config["topk"]):  # others search nothing
         raise InputError(
             f"beam_size is {config['beam_size']}, but topk asks for {max(config['topk'])} items: "

@@ -32,7 +32,7 @@ from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
-__all__ = ["GenerativeRecommender", "StagedRecommender", "STREAMRec", "TIGER"]
+__all__ = ["GenerativeRecommender", "STREAMRec", "StagedRecommender", "TIGER", "backbone_of", "tokens_of"]
 
 _OTHER_IDS = (
     "The checkpoint's items have other semantic IDs than were made here: load it with load_data_and_model, which takes "
@@ -175,12 +175,12 @@ class GenerativeRecommender(StagedRecommender):
         return super().load_state_dict(state_dict, strict, assign)
 
 
-def _backbone(config: Config) -> BackboneConfig:
+def backbone_of(config: Config) -> BackboneConfig:
     names = ("hidden_size", "inner_size", "n_heads", "head_size", "encoder_layers", "decoder_layers", "dropout")
     return BackboneConfig(**{name: config[name] for name in names})
 
 
-def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
+def tokens_of(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
     return ItemTokens(
         torch.from_numpy(dataset.semantic_ids.codes),
         dataset.semantic_ids.codebook_sizes,
@@ -191,7 +191,7 @@ def _tokens(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
 
 
 def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
-    sizes = replace(_backbone(config), dropout=config["matching_dropout"])
+    sizes = replace(backbone_of(config), dropout=config["matching_dropout"])
     recency = config["lookup_recency"]
     samples = samples_of(dataset)
     content = None if dataset.text is None else Content(dataset.text, recency)
@@ -224,7 +224,7 @@ class TIGER(GenerativeRecommender):
 
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
-        self.network = TIGERModel(_backbone(config), _tokens(config, dataset))
+        self.network = TIGERModel(backbone_of(config), tokens_of(config, dataset))
         self.label_smoothing = config["label_smoothing"]
 
     def first_objective(self) -> Objective:
@@ -241,9 +241,9 @@ class STREAMRec(GenerativeRecommender):
     def __init__(self, config: Config, dataset: SemanticIDDataset) -> None:
         super().__init__(config, dataset)
         self.stages = trained_stages(config)
-        tokens = _tokens(config, dataset)
+        tokens = tokens_of(config, dataset)
         self.network = STREAMRecModel(
-            _backbone(config),
+            backbone_of(config),
             tokens,
             config["reasoning_mlp"],
             config["reasoning_scale"],

@@ -31,7 +31,7 @@ from recbole_stream.host.plugins import plugin_list, register_module, register_p
 __all__ = ["MODELS", "check_recbole", "installed_recbole", "our_model", "properties_dir", "register"]
 
 # modules of ``host.rivals``, each with the models of other papers that it defines
-RIVALS: tuple[str, ...] = ("lookup", "late_fusion", "rearec")
+RIVALS: tuple[str, ...] = ("lookup", "late_fusion", "rearec", "latte", "rpg", "etegrec", "recr1")
 
 SUPPORTED_RECBOLE = "1.2.1"
 _INSTALL = f"`pip install --no-deps recbole=={SUPPORTED_RECBOLE}` and `pip install -r requirements.txt`"

@@ -63,13 +63,14 @@ pre { background: var(--band); padding: .75rem; white-space: pre-wrap; overflow-
 """
 
 
-def page(title: str, summary: str, sections: Sequence[tuple[str, str]]) -> str:
+def page(title: str, summary: str, sections: Sequence[tuple[str, str]], style: str = "") -> str:
     """The whole file.
 
     Args:
         title: of the page.
         summary: a line below it.
         sections: heading, which has to differ from the others, and content in HTML.
+        style: CSS of this page alone.
     """
     links = "".join(f'<a href="#{_id(name)}">{escape(name)}</a> ' for name, _ in sections)
     body = "".join(
@@ -81,7 +82,7 @@ def page(title: str, summary: str, sections: Sequence[tuple[str, str]]) -> str:
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}{style}</style>\n</head>\n<body>\n<header>\n"
         f'<h1>{escape(title)}</h1>\n<p class="faint">{escape(summary)}</p>\n<nav>{links}</nav>\n</header>\n'
         f"<main>\n{body}</main>\n</body>\n</html>\n"
     )

@@ -118,10 +118,10 @@ def _deliberation(
     if keys["verifier_size"]:
         unit = None if content is None else content.unit
         verifier = Verifier(len(VIEWS), keys["verifier_size"], tensors["popularity"], unit)
-    pairs = (tensors[f"transitions.{name}"] for name in ("rows", "columns", "counts"))
+    rows, columns, counts = (tensors[f"transitions.{name}"] for name in ("rows", "columns", "counts"))
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, text, centre, spread),
-        Transitions.of_counts(*pairs, tokens.n_items, keys["lookup_recency"]),
+        Transitions.of_counts(rows, columns, counts, tokens.n_items, keys["lookup_recency"]),
         content,
         tuple(config["views_off"]),
         verifier,

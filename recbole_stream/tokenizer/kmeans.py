@@ -6,7 +6,7 @@ import math
 
 import torch
 
-__all__ = ["kmeans", "nearest_codeword", "squared_distances"]
+__all__ = ["kmeans", "lloyd_step", "nearest_codeword", "squared_distances"]
 
 _CHUNK = 1 << 14  # rows whose distances to all codewords are held at once
 _SPLITTING_STEPS = 15
@@ -67,6 +67,15 @@ def kmeans(
         if previous - error <= tolerance * previous:
             break
     return codewords, codes
+
+
+def lloyd_step(points: torch.Tensor, codewords: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The means of the points nearest to each codeword, and those points' codewords: `[n, d]`, `[K, d]` -> `[K, d]`, `[n]`.
+
+    A codeword that no point is nearest to stays.
+    """
+    codes = nearest_codeword(points, codewords)
+    return _means(points, codes, codewords), codes
 
 
 def _plus_plus(points: torch.Tensor, n_clusters: int, generator: torch.Generator) -> torch.Tensor:

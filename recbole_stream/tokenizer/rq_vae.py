@@ -14,7 +14,7 @@ from recbole_stream.tokenizer.kmeans import kmeans
 from recbole_stream.tokenizer.letter import Letter, LetterOptions
 from recbole_stream.tokenizer.residual import Quantised, residual_quantize, row_chunks
 
-__all__ = ["RQVAE", "RQVAEOptions", "residual_quantize", "rq_vae", "rq_vae_loss"]
+__all__ = ["RQVAE", "RQVAEOptions", "residual_quantize", "rq_vae", "rq_vae_loss", "train_rq_vae"]
 
 _INIT_POINTS_PER_CODEWORD = 256
 
@@ -164,6 +164,27 @@ def rq_vae(
     Returns:
         the quantised items; `latents` are the encoder's outputs, h_1.
     """
+    given = (embeddings, levels, codebook_size, seed, options, device, show_progress, collaborative, letter)
+    model, mean, scale = train_rq_vae(*given)
+
+    def standardised(rows: np.ndarray | slice) -> torch.Tensor:
+        return torch.from_numpy((embeddings[rows] - mean) / scale).to(device)
+
+    return _quantise_all(model, len(embeddings), standardised, mean, scale, device)
+
+
+def train_rq_vae(
+    embeddings: np.ndarray,
+    levels: int,
+    codebook_size: int,
+    seed: int,
+    options: RQVAEOptions,
+    device: str = "cpu",
+    show_progress: bool = True,
+    collaborative: np.ndarray | None = None,
+    letter: LetterOptions | None = None,
+) -> tuple[RQVAE, np.ndarray, np.ndarray]:
+    """As :func:`rq_vae`, and returns the network, and mean and scale `[D]` by which its input is standardised."""
     n, input_size = embeddings.shape
     mean, scale = _mean_and_scale(embeddings)
     generator = torch.Generator().manual_seed(seed)
@@ -205,7 +226,7 @@ def rq_vae(
             with torch.no_grad():
                 model.revive_dead_codes(used, model.encoder(standardised(sample)), generator)
         bar.set_postfix(loss=f"{loss_sum.item() / n:.2f}", dead=int((used == 0).sum()))
-    return _quantise_all(model.eval(), n, standardised, mean, scale, device)
+    return model.eval(), mean, scale
 
 
 @torch.no_grad()

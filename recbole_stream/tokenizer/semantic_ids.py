@@ -15,14 +15,23 @@ from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
 from recbole_stream.tokenizer.collisions import append_counter, group_ids, reassign, sinkhorn
 from recbole_stream.tokenizer.letter import LetterOptions
+from recbole_stream.tokenizer.opq import opq
 from recbole_stream.tokenizer.report import collision_summary, level_usage, reconstruction_error
 from recbole_stream.tokenizer.residual import Quantised, row_chunks, sum_codewords
 from recbole_stream.tokenizer.rq_kmeans import rq_kmeans
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions, rq_vae
 
-__all__ = ["METHODS", "UNIQUE_WAYS", "SemanticIDs", "build_semantic_ids", "read_semantic_ids", "write_semantic_ids"]
+__all__ = [
+    "METHODS",
+    "UNIQUE_WAYS",
+    "SemanticIDs",
+    "build_semantic_ids",
+    "make_unique",
+    "read_semantic_ids",
+    "write_semantic_ids",
+]
 
-METHODS = ("rq_kmeans", "rq_vae", "letter")
+METHODS = ("rq_kmeans", "rq_vae", "letter", "opq")
 UNIQUE_WAYS = ("reassign", "counter", "sinkhorn")
 _CACHE_VERSION = 2  # raise when the same embeddings and settings would give other IDs
 _SINKHORN_ROWS = 1 << 15
@@ -62,7 +71,7 @@ def build_semantic_ids(
 
     Args:
         embeddings: z, float32 `[n_items, D]`.
-        method: `rq_kmeans`, `rq_vae` or `letter`, an RQ-VAE with LETTER's losses.
+        method: `rq_kmeans`, `rq_vae`, `letter` (an RQ-VAE with LETTER's losses) or `opq`, whose codes have no order.
         levels: m, the tokens of an ID; with `counter` the last of them is the counter.
         codebook_size: K of each quantised level.
         unique: `reassign`, `counter` (TIGER) or `sinkhorn` (LC-Rec), see `tokenizer.collisions`.
@@ -93,11 +102,13 @@ def build_semantic_ids(
         quantised_levels = levels - 1 if unique == "counter" else levels
         if method == "rq_kmeans":
             quantised = rq_kmeans(embeddings, quantised_levels, codebook_size, seed, device, show_progress)
+        elif method == "opq":
+            quantised = opq(embeddings, quantised_levels, codebook_size, seed, device, show_progress)
         else:
             quantised = rq_vae(
                 embeddings, quantised_levels, codebook_size, seed, options, device, show_progress, **aligned
             )
-        codes, sizes, moves = _make_unique(quantised, codebook_size, unique, seed)
+        codes, sizes, moves = make_unique(quantised, codebook_size, unique, seed)
         report = {
             "method": method,
             "unique": unique,
@@ -158,10 +169,20 @@ def _check_letter(vectors: np.ndarray | None, items: int, codebook_size: int, le
         )
 
 
-def _make_unique(
+def make_unique(
     quantised: Quantised, codebook_size: int, unique: str, seed: int
 ) -> tuple[np.ndarray, tuple[int, ...], tuple[int, int]]:
-    """(codes, codebook sizes, (items moved, items moved out of their prefix))."""
+    """Gives every item an ID of its own.
+
+    Args:
+        quantised: with codes that items may share.
+        codebook_size: K of each level.
+        unique: `reassign`, `counter` or `sinkhorn`.
+        seed: of the last one.
+
+    Returns:
+        codes `[n, m]`, codebook sizes, and how many items moved, and moved out of their prefix.
+    """
     levels = quantised.codes.shape[1]
     sizes = (codebook_size,) * levels
     if unique == "counter":

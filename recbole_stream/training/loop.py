@@ -46,6 +46,10 @@ class Objective:
         """Called before each epoch; returns scalars to log."""
         return {}
 
+    def groups(self, parameters: list[nn.Parameter], learning_rate: float) -> list[dict[str, Any]]:
+        """The optimiser's groups of parameters; those with another rate than the schedule's name it as ``lr``."""
+        return [{"params": parameters}]
+
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """One loss for each optimiser step on this batch, with scalars to log."""
         raise NotImplementedError
@@ -138,7 +142,8 @@ def train_stage(
     keep_freed_memory()
     metric = context.metric
     logger, parameters = getLogger(), [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
+    rates = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
+    optimizer = torch.optim.AdamW(objective.groups(parameters, schedule.learning_rate), **rates, fused=True)
     steps = schedule.steps_per_epoch(len(samples))
     rate = LearningRate(schedule, steps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)  # its state includes that of `rate`

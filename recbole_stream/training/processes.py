@@ -6,6 +6,7 @@ Every function may be called in a single process too, where it has nothing to ex
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -19,10 +20,13 @@ __all__ = ["all_reduce", "all_gather", "every_row", "broadcast", "is_first", "pr
 
 T = TypeVar("T")
 
+# while process 0 makes what all wait for, there is nobody to exchange anything with
+_alone: ContextVar[bool] = ContextVar("alone", default=False)
+
 
 def processes() -> int:
     """Number of processes of this training."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if dist.is_initialized() and not _alone.get() else 1
 
 
 def process_index() -> int:
@@ -50,15 +54,21 @@ def seed_draws(seed: int, stage: str) -> torch.Generator:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """Call ``make`` in process 0 only, and return its result in every process; an exception is raised in all too."""
+    """Call ``make`` in process 0 only, and return its result in every process; an exception is raised in all too.
+
+    Within ``make`` there is one process: what it trains, it trains alone.
+    """
     if processes() == 1:
         return make()
     outcome: list[Any] = [None, None]
     if is_first():
+        token = _alone.set(True)
         try:
             outcome[0] = make()
         except Exception as fault:
             outcome[1] = fault
+        finally:
+            _alone.reset(token)
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise outcome[1]

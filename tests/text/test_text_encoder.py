@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from recbole_stream.errors import InputError
-from recbole_stream.text.encoder import encode_texts, mean_pool
+from recbole_stream.text.encoder import TextEncoder, encode_texts, mean_pool
 
 TEXTS = ["Toy Story. 1995. Animation.", "Nail polish, red", "A much longer description of a red nail polish. " * 3]
 
@@ -67,6 +67,12 @@ def test_max_length_cuts_the_text(packaged):
     (cut, whole), _ = encode_texts(texts, "auto", None, max_length=5, show_progress=False)
     # 5 tokens = start, red, nail, polish, end: both texts read the same.
     assert cosine(cut, whole) > 0.9999
+
+
+def test_an_encoder_that_stays_loaded_gives_the_same_embeddings(packaged):
+    encode = TextEncoder("auto", max_length=5)
+    expected, _ = encode_texts(TEXTS, "auto", None, max_length=5, show_progress=False)
+    np.testing.assert_allclose(np.vstack([encode(TEXTS[:1]), encode(TEXTS[1:])]), expected, atol=1e-5)
 
 
 def test_item_without_text_gets_the_mean_of_the_others(packaged, caplog):

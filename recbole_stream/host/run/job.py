@@ -23,6 +23,7 @@ from recbole.utils import ModelType, get_model, get_trainer, init_logger, init_s
 from recbole_stream.errors import InputError
 from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.configuration import (
+    MODELS,
     check_keys,
     check_values,
     known_keys,
@@ -34,7 +35,7 @@ from recbole_stream.host.keys import SHARED_RULES, check_combinations
 from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
-from recbole_stream.host.registration import dataset_files
+from recbole_stream.host.registration import dataset_files, our_model
 from recbole_stream.host.run.outcomes import Watch, outcomes_of
 from recbole_stream.host.run.ranking import count_users, describe_users, rank_users
 from recbole_stream.host.run.resume import fit
@@ -152,9 +153,11 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
     if isinstance(dataset, ItemTextDataset):
         environment["encoder"], ids = dataset.encoder, dataset.items.ids
         if ids is not None and is_first():
-            save_report(ids.report, tokenizer_folder or folder)
-            table = (tokenizer_folder or folder) / "semantic_ids.tsv"
-            write_semantic_ids(table, dataset.items.tokens, ids.codes, id_field=dataset.iid_field)
+            place = tokenizer_folder or folder
+            if our_model(config["model"]) not in MODELS:  # whose IDs are not those of TIGER and STREAMRec
+                place = place / f"tokenizer-{config['model']}"
+            save_report(ids.report, place)
+            write_semantic_ids(place / "semantic_ids.tsv", dataset.items.tokens, ids.codes, id_field=dataset.iid_field)
 
     described = describe_users(train_data, valid_data, test_data)
     watch = Watch()

@@ -20,7 +20,7 @@ from recbole_stream.host.run.folder import (
     open_folder,
     record_data,
 )
-from recbole_stream.host.run.job import configure, run_job
+from recbole_stream.host.run.job import configure, given_keys, run_job
 from recbole_stream.reporting.comparison import (
     Comparison,
     compare_entries,
@@ -192,7 +192,7 @@ class _Run:
 
 
 def _names(options: Mapping[str, Any]) -> list[str]:
-    """The models of the run; TIGER, which is STREAMRec without reasoning, joins it.
+    """The models of the run; TIGER, which is STREAMRec without reasoning, joins one that trains to generate.
 
     Raises:
         InputError: no model is named.
@@ -200,7 +200,9 @@ def _names(options: Mapping[str, Any]) -> list[str]:
     names = list(options.get("model") or [])
     if not names:
         raise InputError("No model is named: add --model=STREAMRec.")
-    return ["TIGER", *names] if "STREAMRec" in names and "TIGER" not in names else names
+    stages = given_keys(options).get("stages")
+    generates = not isinstance(stages, list) or "pretrain" in stages
+    return ["TIGER", *names] if generates and "STREAMRec" in names and "TIGER" not in names else names
 
 
 def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> None:

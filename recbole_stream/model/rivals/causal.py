@@ -68,9 +68,13 @@ class SASRecModel(nn.Module):
         """One vector an item, [n_items, H]."""
         return self.own.weight
 
-    def states(self, histories: Tensor) -> Tensor:
+    def all_states(self, histories: Tensor) -> Tensor:
         """Item ids [B, L], 0 as padding on the right -> a state after each item, [B, L, H]."""
         return self.encoder(self.norm(self.own(histories)))
+
+    def states(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
+        """The state after the latest item, [B, H]; ``vectors`` as :meth:`vectors` gives them, which are its own."""
+        return last_states(self.all_states(histories), histories)
 
     def logits(self, states: Tensor, vectors: Tensor | None = None) -> Tensor:
         """States [N, H] -> logits over the catalogue [N, n_items], -inf for the padding item."""
@@ -81,9 +85,9 @@ class SASRecModel(nn.Module):
 
     def forward(self, histories: Tensor, vectors: Tensor | None = None) -> Tensor:
         """Item ids [B, L] -> logits of the next item [B, n_items]; ``vectors`` as :meth:`vectors` gives them."""
-        return self.logits(last_states(self.states(histories), histories), vectors)
+        return self.logits(self.states(histories), vectors)
 
     def loss(self, histories: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of the next items of all positions; labels [B, L], 0 where there is none."""
         present = labels > 0
-        return F.cross_entropy(self.logits(self.states(histories)[present]), labels[present])
+        return F.cross_entropy(self.logits(self.all_states(histories)[present]), labels[present])

@@ -11,6 +11,7 @@ from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.keys import RULES
 from recbole_stream.host.run import job
 from recbole_stream.host.run.commands import main
+from recbole_stream.host.run.runner import _names
 from recbole_stream.host.tuning.sweep import _epochs
 
 
@@ -131,3 +132,18 @@ def test_a_sweeps_trial_counts_the_epochs_of_its_stages(small, tiny_ml100k):
     keys = {"data_path": tiny_ml100k, "stages": ["match"], "matching_epochs": 3, "show_progress": False}
     config = job.configure("STREAMRec", ["STREAMRec"], "tiny", keys, Path("out"))
     assert _epochs(config, {}) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ({"model": ["STREAMRec"]}, ["TIGER", "STREAMRec"]),
+        ({"model": ["STREAMRec"], "stages": ["pretrain", "match"]}, ["TIGER", "STREAMRec"]),
+        ({"model": ["STREAMRec"], "stages": ["match"]}, ["STREAMRec"]),
+        ({"model": ["TIGER", "STREAMRec"], "stages": ["match"]}, ["TIGER", "STREAMRec"]),
+        ({"model": ["STREAMRec"], "config_files": ["match.yaml"]}, ["STREAMRec"]),
+    ],
+)
+def test_tiger_joins_a_model_that_generates(tmp_path, options, names):
+    (tmp_path / "match.yaml").write_text("stages: [match]\n")
+    assert _names(options) == names

@@ -198,7 +198,9 @@ def test_a_resumed_sweep_may_only_move_and_grow(tmp_path, capsys):
     assert "A resumed sweep keeps its settings: leave --epochs out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("model", ["STREAMRec", "TIGER", "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "LookUp"])
+@pytest.mark.parametrize(
+    "model", ["STREAMRec", "TIGER", "SASRec", "BERT4Rec", "GRU4Rec", "Caser", "LookUp", "LateFusion", "RPG"]
+)
 def test_the_spaces_that_come_with_the_project_fit_their_models(model):
     raw, source = _read_space(None, model)
     assert source == properties_dir() / "tune" / f"{model}.yaml"

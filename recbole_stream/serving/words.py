@@ -1,0 +1,68 @@
+"""Why an item is recommended, as one sentence that a shop could show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["name_of", "ordinal", "sentence"]
+
+_HAD = "it is in the history already"
+_LONG, _END = 56, 18  # letters of a title, and of its end where it is cut
+_OFTEN, _ALIKE = 3.0, 0.5  # weighted count from which on "often" is true, and cosine from which on texts read alike
+
+
+def name_of(item: Mapping[str, Any]) -> str:
+    """Its title in quotation marks, or its name where it has none.
+
+    Long titles lose their middle: those of one product in many colours differ at their end.
+    """
+    title = item["title"]
+    if len(title) > _LONG:
+        title = f"{title[: _LONG - _END - 1].rstrip()}…{title[-_END:].lstrip()}"
+    return f"“{title}”" if title else str(item["item"])
+
+
+def sentence(why: Mapping[str, Any], n_items: int) -> str:
+    """The two strongest reasons for an item in plain words.
+
+    A view gives a reason where it adds to the score and has something to show; where none adds anything, the one that
+    takes least away. That an item is in the history is said in any case.
+
+    Args:
+        why: of :meth:`recbole_stream.serving.explain.Explainer.why`, without ``words``.
+        n_items: in the catalogue.
+    """
+    order = sorted(why["views"], key=lambda view: -why["views"][view])
+    reasons = [(why["views"][view], words) for view in order if (words := _reason(view, why, n_items))]
+    said = [words for added, words in reasons if added > 0][:2] or [words for _, words in reasons[:1]]
+    if why["had"] and _HAD not in said:
+        said.append(_HAD)
+    if not said:
+        return "Nothing in the history speaks for it in particular."
+    text = ", and ".join(said)
+    return text[0].upper() + text[1:] + "."
+
+
+def _reason(view: str, why: Mapping[str, Any], n_items: int) -> str:
+    if view == "transitions" and why["followed"]:
+        often = "often " if sum(one["times"] for one in why["followed"]) >= _OFTEN else ""
+        return f"it {often}followed " + " and ".join(map(name_of, why["followed"][:2]))
+    if view == "text" and why["reads_like"] and why["reads_like"][0]["similarity"] >= _ALIKE:
+        return f"it reads like {name_of(why['reads_like'][0])}"
+    if view == "matching" and why["match"]:
+        rank = why["match"]["rank"]
+        best = "best" if rank == 1 else f"{ordinal(rank)} best"
+        return f"it matches the history {best} of {n_items:,} items"
+    if view == "repeats" and why["had"]:
+        return _HAD
+    if view == "likelihood" and why["tokens"]:
+        return f"the model writes its tokens with probability {math.exp(why['values'][view]):.2g}"
+    return ""
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, .."""
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th") if number % 100 not in (11, 12, 13) else "th"
+    return f"{number:,}{ending}"
