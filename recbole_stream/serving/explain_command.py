@@ -70,8 +70,8 @@ def _summary(model: Recommender, options: argparse.Namespace, held_out: bool) ->
         words += "What the history holds is not recommended. "
     if options.cases is not None:
         words += (
-            f"Up to {options.cases} users whose hidden item ranks 1 to {GOOD}, then as many of those where it is beyond {BAD}; "
-            f"both drawn by chance (seed {options.seed}) among all such users."
+            f"Good cases, where its rank is 1 to {GOOD}, and bad ones, where it is beyond {BAD}: {options.cases} of each, drawn "
+            f"by chance (seed {options.seed}) among all such users."
         )
     return words.strip()
 
