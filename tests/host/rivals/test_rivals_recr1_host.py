@@ -32,6 +32,7 @@ def test_what_it_cannot_work_with_is_said_in_a_sentence(tmp_path, capsys):
         check_combinations(keys)
 
 
+@pytest.mark.slow
 @pytest.mark.trl
 def test_it_stands_in_the_table_like_any_model(tmp_path):
     path = save_language_model(tmp_path / "lm", list(TITLES.values()))
