@@ -1,7 +1,7 @@
 """Prefixes against the rows written out."""
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_stream.data.prefixes import Prefixes
@@ -24,6 +24,7 @@ def test_rows_and_columns_are_those_of_the_rows_written_out():
     assert torch.equal(prefixes.to("cpu")[:, :], dense)
 
 
+@settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 6)), min_size=1, max_size=20), st.integers(0, 9))
 def test_batches_are_bit_for_bit_those_of_rows(places, seed):
     events = torch.arange(1, 40)

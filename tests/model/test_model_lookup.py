@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recbole_stream.model import lookup
@@ -74,6 +74,7 @@ def test_a_history_of_padding_alone_says_nothing():
     assert Content(torch.randn(3, 4), 0.7)(torch.zeros(1, 2, dtype=torch.long)).abs().sum() == pytest.approx(0.0)
 
 
+@settings(deadline=None, max_examples=30)  # parts of one sample each take many small steps
 @given(
     st.lists(st.lists(st.integers(1, 9), min_size=2, max_size=9), min_size=1, max_size=12),
     st.integers(1, 40),
