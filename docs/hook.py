@@ -8,14 +8,14 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parents[1]
 # what pages show or link to; the site gets a copy
 SHOWN = (
-    "*.md", "docs/*.md", "docs/pictures/*.svg", "dataset/*.md", "results/*.md", "speed/*.md", "experiments/*.md",
+    "*.md", "docs/*.md", "docs/*.html", "docs/pictures/*.svg", "docs/pictures/*.png", "dataset/*.md", "results/*.md", "speed/*.md", "experiments/*.md",
     "experiments/plots/*.png", "LICENSE", "CITATION.cff", "properties/**/*.yaml", "recbole_stream/**/*.py", "tests/examples/*.py",
 )  # fmt: skip
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Put the repository's files in the place of those of ``docs_dir``, beside the theme's own."""
-    for file in list(files.documentation_pages()) + list(files.media_files()):
+    for file in list(files):
         if file.src_dir == config.docs_dir:
             files.remove(file)
     for pattern in SHOWN:
