@@ -91,9 +91,9 @@ def sequences(data: Path) -> Histories:
     parts = [
         pd.DataFrame(rows.cells) for rows in read_rows(data / f"{data.name}.inter", ["user_id", "item_id", "timestamp"])
     ]
-    events = pd.concat(parts)
-    order = events["timestamp"].astype(float).sort_values(kind="stable").index
-    return events.reset_index(drop=True).loc[order].groupby("user_id")["item_id"].agg(list).to_list()
+    events = pd.concat(parts, ignore_index=True)
+    order = events["timestamp"].astype(float).argsort(kind="stable")
+    return events.iloc[order].groupby("user_id")["item_id"].agg(list).to_list()
 
 
 def ranks_of(ranker: Ranker, names: list[str], histories: Histories, targets: list[str]) -> np.ndarray:
@@ -137,9 +137,8 @@ def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
     old, new = before.items["item"].tolist(), after.items["item"].tolist()
     added = set(new) - set(old)
     ranker = build_ranker(after.config, after.tensors)
-    zero = dict(after.tensors)
-    zero[_OWN] = zero[_OWN].clone()
-    zero[_OWN][len(old) + 1 :] = 0
+    mean, own = dict(after.tensors), after.tensors[_OWN]
+    mean[_OWN] = torch.cat([own[: len(old) + 1], own[1 : len(old) + 1].mean(0).expand(len(added), -1)])
     states = dict(after.tensors)
     states["network.deliberation.ranking"] = torch.tensor(RANKINGS.index("states"))
     text = F.pad(after.tensors["text"], (0, 0, 1, 0))
@@ -150,7 +149,7 @@ def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
             build_ranker(before.config, before.tensors), old, *rows
         ),
         "after": lambda *rows: ranks_of(ranker, new, *rows),
-        "after, own embeddings 0": lambda *rows: ranks_of(build_ranker(after.config, zero), new, *rows),
+        "after, own embeddings their mean": lambda *rows: ranks_of(build_ranker(after.config, mean), new, *rows),
         "after, matching alone": lambda *rows: ranks_of(build_ranker(after.config, states), new, *rows),
         "texts alone": lambda *rows: ranks_by(content, new, ranker.longest, *rows),
         "popularity": lambda *rows: ranks_by(lambda own: popularity.expand(len(own), -1), new, ranker.longest, *rows),

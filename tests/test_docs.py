@@ -92,9 +92,8 @@ def test_the_picture_shows_the_figures_of_the_table():
 def test_keys_that_the_pages_name_exist():
     from recbole_stream.host.configuration import known_keys
 
-    known = set().union(
-        *map(known_keys, ("STREAMRec", "GRU4Rec", "ReaRec", "ETEGRec", "Latte", "RPG", "LookUp", "LateFusion")), OPTIONS
-    )
+    models = {file.stem for file in (ROOT / "properties/model").glob("*.yaml") if "-" not in file.stem}
+    known = set().union(*map(known_keys, models | {"GRU4Rec"}), OPTIONS)
     for module, _ in COMMANDS.values():
         parser = argparse.ArgumentParser()
         importlib.import_module(module).arguments(parser)

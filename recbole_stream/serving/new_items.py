@@ -104,8 +104,8 @@ def with_items(parts: Parts, items: pd.DataFrame, vectors: np.ndarray) -> Parts:
     """A model with further items whose texts are vectors already.
 
     A new item gets the nearest free semantic ID (:class:`recbole_stream.tokenizer.free_ids.FreeIDs`, by the items of the
-    training alone, however often items are added). What training gives is not there: its own embedding is the mean of the
-    trained ones, nothing followed it, and its popularity is 0. Old items keep their numbers and all that belongs to
+    training alone, however often items are added). What training gives is not there: its own embedding and its popularity
+    are 0, and nothing followed it. Old items keep their numbers and all that belongs to
     them.
 
     Args:
@@ -130,8 +130,7 @@ def with_items(parts: Parts, items: pd.DataFrame, vectors: np.ndarray) -> Parts:
             tensors[name] = torch.cat([table, placed + offsets])
     tensors["text"] = torch.cat([text, torch.from_numpy(np.asarray(vectors, np.float32))])
     if _OWN in tensors:
-        own = tensors[_OWN]
-        tensors[_OWN] = torch.cat([own, own[1 : trained + 1].mean(0).expand(new, -1)])
+        tensors[_OWN] = F.pad(tensors[_OWN], (0, 0, 0, new))
     if "popularity" in tensors:
         tensors["popularity"] = F.pad(tensors["popularity"], (0, new))
     columns = {"item": items["item"].astype(str), "title": items["title"].astype(str)}

@@ -25,7 +25,7 @@ from recbole_stream.model.lookup import Transitions, log_shares, recency_weights
 from recbole_stream.serving.folder import read_model
 from recbole_stream.serving.networks import build_ranker
 
-__all__ = ["Graph", "arguments", "command", "to_onnx"]
+__all__ = ["Graph", "arguments", "command", "quantised", "to_onnx"]
 
 _OPSET = 18  # the first in which ScatterElements adds
 
@@ -109,7 +109,7 @@ class _Padded(nn.Module):
         return found / found.sum(1, keepdim=True).clamp(min=1e-9)
 
 
-def to_onnx(ranker: Ranker, output: str | Path, int8: bool = False) -> Path:
+def to_onnx(ranker: Ranker, output: str | Path) -> Path:
     """Write the graph of a ranker.
 
     Its input is ``histories``: int64 [B, L], item numbers from 1 in time, 0 as padding on the right, the latest
@@ -119,8 +119,6 @@ def to_onnx(ranker: Ranker, output: str | Path, int8: bool = False) -> Path:
     Args:
         ranker: on the CPU.
         output: the file.
-        int8: whether the weights of products are kept in 8 bits, and what they are multiplied with is rounded as they
-            come (dynamic quantisation): a quarter of the size, other last digits.
 
     Raises:
         InputError: the ranker needs a search, or the extra is not installed.
@@ -140,13 +138,23 @@ def to_onnx(ranker: Ranker, output: str | Path, int8: bool = False) -> Path:
                 graph, (example,), file, input_names=["histories"], output_names=["items", "scores"],
                 dynamic_shapes=sizes, opset_version=_OPSET, dynamo=True, external_data=False, verbose=False,
             )  # fmt: skip
-        if int8:
-            from onnxruntime.quantization import QuantType, quantize_dynamic
-
-            quantize_dynamic(file, file.with_name("small.onnx"), weight_type=QuantType.QInt8)
-            file = file.with_name("small.onnx")
         with whole_file(output) as written:
             written.write(file.read_bytes())
+    return output
+
+
+def quantised(file: Path, output: Path) -> Path:
+    """Write a graph with the weights of its products in 8 bits.
+
+    What they are multiplied with is rounded as it comes (dynamic quantisation). The two files may be the same.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        small = Path(scratch) / "model.onnx"
+        quantize_dynamic(file, small, weight_type=QuantType.QInt8)
+        with whole_file(output) as written:
+            written.write(small.read_bytes())
     return output
 
 
@@ -177,7 +185,9 @@ def command(options: argparse.Namespace) -> None:
         raise InputError(
             f"{options.model} is RecBole's own {parts.config.get('model')}: only our models become ONNX graphs."
         )
-    to_onnx(build_ranker(parts.config, parts.tensors), options.output, options.int8)
+    to_onnx(build_ranker(parts.config, parts.tensors), options.output)
+    if options.int8:
+        quantised(options.output, options.output)
     print(
         f"{options.output} takes histories (int64 [rows, length], numbers of items.parquet from 1, 0 behind the last) and "
         "gives items and scores, best first."

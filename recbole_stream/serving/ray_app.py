@@ -1,0 +1,126 @@
+"""The service on Ray Serve: ``serve run recbole_stream.serving.ray_app:app model=MODEL replicas=2``.
+
+One gateway checks requests and shows the pages; replicas rank. A request whose replica dies goes to another one: ranking
+changes nothing, so that it may be done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.handle import DeploymentHandle
+
+from recbole_stream.errors import InputError
+from recbole_stream.serving.app import Measures, make_app
+from recbole_stream.serving.batching import Batcher
+from recbole_stream.serving.folder import read_model
+from recbole_stream.serving.recommender import Recommender
+from recbole_stream.serving.schema import Answer, Busy, Limits, Question
+from recbole_stream.serving.search import Titles
+
+__all__ = ["app"]
+
+_PAUSE = 0.1  # seconds before a request whose replica died is sent again
+
+
+class Options(BaseModel):
+    """What ``serve run`` is given as NAME=VALUE.
+
+    Attributes:
+        model: an exported model; each machine of the cluster has to see it.
+        replicas: processes that rank.
+        cpus: of each replica, which computes with as many threads.
+        gpus: of each replica.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    replicas: int = 1
+    cpus: float = 1
+    gpus: float = 0
+
+
+class Ranking:
+    """A replica: the model, and what batches the questions that come to it."""
+
+    def __init__(self, model: str, limits: Limits) -> None:
+        self.batcher = Batcher(Recommender.load(model), limits)
+        self._started = False
+
+    async def __call__(self, question: Question) -> Answer | InputError | Busy:
+        """The answer, or why there is none; an exception would come back wrapped in Ray's own."""
+        if not self._started:
+            self._started = True
+            await self.batcher.start()
+        try:
+            return await self.batcher.answer(question)
+        except (InputError, Busy) as fault:
+            return fault
+
+
+def app(options: dict[str, str]) -> serve.Application:
+    """What ``serve run`` builds and starts.
+
+    Raises:
+        InputError: an option is missing or wrong, or there is no model.
+    """
+    try:
+        given = Options.model_validate(options)
+    except ValueError as fault:
+        words = "; ".join(f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in fault.errors())
+        raise InputError(
+            f"The options are wrong ({words}): give model=MODEL and, if wanted, replicas, cpus, gpus."
+        ) from None
+    model = str(Path(given.model).absolute())
+    read_model(model)
+    limits = Limits()
+    ranking = serve.deployment(Ranking).options(
+        num_replicas=given.replicas,
+        max_ongoing_requests=limits.queue,
+        ray_actor_options={"num_cpus": given.cpus, "num_gpus": given.gpus},
+    )
+    gateway = serve.deployment(serve.ingress(lambda: _gateway(model, limits))(_Gateway)).options(
+        name="Gateway", max_ongoing_requests=limits.queue, ray_actor_options={"num_cpus": 0}
+    )
+    return gateway.bind(ranking.bind(model, limits))
+
+
+class _Gateway:
+    """Keeps the handle of the replicas, where :func:`_gateway`'s app finds it."""
+
+    def __init__(self, ranking: DeploymentHandle) -> None:
+        _REPLICAS.append(ranking)
+
+
+_REPLICAS: list[DeploymentHandle] = []
+
+
+def _gateway(model: str, limits: Limits) -> FastAPI:
+    parts, measures = read_model(model), Measures()
+
+    async def answer(question: Question) -> Answer:
+        try:
+            async with asyncio.timeout(limits.patience):
+                while True:
+                    try:
+                        found: Any = await _REPLICAS[-1].remote(question)
+                        break
+                    except (RayActorError, DeploymentUnavailableError):  # its replica died
+                        await asyncio.sleep(_PAUSE)
+        except TimeoutError:
+            raise Busy(f"The answer took longer than {limits.patience:g} seconds: try again later.") from None
+        except BackPressureError:
+            raise Busy("Too many histories wait already: try again later.") from None
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return make_app(answer, lambda: True, Titles.of(parts), parts.config, limits, measures)
