@@ -64,7 +64,7 @@ def test_thinking_is_the_likeliest_token_after_token():
     thinking, read_so_far = think(network, history), []
     assert thinking.tokens.shape == (1, 2)
     for token, probability in zip(thinking.tokens[0].tolist(), thinking.probabilities[0].tolist()):
-        chances = next_log_probs(network, history[0], read_so_far).exp()
+        chances = next_log_probs(network, history[0], read_so_far).exp().detach()
         assert token == int(chances.argmax())
         assert probability == pytest.approx(float(chances[token]), abs=1e-5)
         read_so_far.append(token)
@@ -121,7 +121,8 @@ def test_cases_are_good_and_bad_by_the_stated_rule_and_drawn_by_chance(monkeypat
     ranker, _ = make_ranker("states")
     monkeypatch.setattr("recbole_stream.serving.held_out.BAD", 20)  # of 40 items
     histories = [[1 + row % 40, 1 + (7 * row) % 40, 1 + (11 * row) % 40] for row in range(90)] + [[3]]
-    places = [standing(ranker, own[:-1], own[-1], False)[-1][1] for own in histories[:-1]]
+    ranked = ranker.rank(torch.tensor(histories[:-1])[:, :2], 40)[0].tolist()
+    places = [own.index(history[-1]) + 1 for own, history in zip(ranked, histories)]
     good, bad = draw_cases(ranker, histories, 4, 1, False)
     assert len(set(good)) == len(set(bad)) == 4
     assert all(places[row] <= 3 for row in good) and all(places[row] > 20 for row in bad)
