@@ -113,7 +113,7 @@ class Recommender:
             k: how many items a history, at most; there may be fewer, of ``candidates`` or where all else was seen.
             exclude_seen: leave out what the history holds, or all that the user had.
             candidates: names of the items to rank, for all histories, or a list for each; None for all items.
-            explain: say why, at two to three times the time.
+            explain: say why, which takes several times as long.
 
         Returns:
             a row for each history and place: ``row`` (of the history, from 0), ``rank`` (1 is best), ``item``, ``title``
