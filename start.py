@@ -29,7 +29,7 @@ LONG_RUN = """This was a first look: small networks, few epochs, no reasoning. N
 # task -> its virtual environment, the extras of setup.py installed there, what its Python then runs
 TASKS = {
     "run": (".venv", "encoder,serve", FIRST_LOOK),
-    "test": (".venv-test", "encoder,onnx,test", ["-m", "pytest", "-q"]),
+    "test": (".venv-test", "encoder,test", ["-m", "pytest", "-q"]),
 }
 
 DISK_FULL = "No space left on device"
