@@ -19,6 +19,7 @@ N_USERS = 120
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes over 30 seconds; skip with -m 'not slow'")
+    config.addinivalue_line("markers", "long: left out, so that the suite stays short, unless LONG_TESTS=1 is set")
     config.addinivalue_line("markers", "gpu: needs a CUDA device")
     config.addinivalue_line("markers", "ray: needs Ray")
     config.addinivalue_line("markers", "trl: needs TRL")
@@ -26,6 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     missing = {}
+    if not os.environ.get("LONG_TESTS"):
+        missing["long"] = "takes long: set LONG_TESTS=1"
     if not torch.cuda.is_available():
         missing["gpu"] = "no CUDA device"
     if importlib.util.find_spec("ray") is None:

@@ -13,6 +13,8 @@ from recbole.utils import init_seed
 from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 
+pytestmark = pytest.mark.long
+
 KEYS = {
     "dataset": "toy", "tokenizer": "letter", "codebook_size": 8, "codebook_levels": 3, "rq_vae_hidden_sizes": [16],
     "rq_vae_latent_size": 8, "rq_vae_epochs": 3, "letter_clusters": 4, "collaborative_epochs": 1, "hidden_size": 16,

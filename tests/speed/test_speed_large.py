@@ -9,6 +9,8 @@ from recbole_stream.errors import InputError
 from speed.__main__ import main
 from speed.large import slopes, table
 
+pytestmark = pytest.mark.long
+
 
 def test_slopes_are_exponents():
     assert slopes([(10, 3), (100, 300), (1000, 30_000)]) == pytest.approx(2)

@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import cases
+import pytest
 import torch
 from recbole.quick_start import load_data_and_model, run_recbole
+
+pytestmark = pytest.mark.long
 
 KEYS = {
     "dataset": "toy", "codebook_size": 8, "codebook_levels": 3, "rq_vae_hidden_sizes": [16], "rq_vae_latent_size": 8,

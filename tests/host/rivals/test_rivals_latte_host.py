@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from recbole_stream.host.recommend import recommend
 from recbole_stream.host.run.commands import main
 
 
+@pytest.mark.long
 def test_it_trains_and_recommends_like_any_model(small, tmp_path):
     arguments = ["--model=Latte", *small, "--latte_starts=3", f"--output_dir={tmp_path / 'out'}"]
     assert main(arguments) == 0

@@ -16,6 +16,8 @@ from recbole_stream.host.run.job import configure, run_job
 from recbole_stream.training.all_positions import AllPositions
 from tests.cases import write_case
 
+pytestmark = pytest.mark.long
+
 SMALL = {
     "epochs": 2, "hidden_size": 16, "inner_size": 32, "n_heads": 2, "head_size": 8, "encoder_layers": 1,
     "codebook_levels": 8, "codebook_size": 16, "train_batch_size": 16, "MAX_ITEM_LIST_LENGTH": 4,
