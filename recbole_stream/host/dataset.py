@@ -5,13 +5,11 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
-from recbole.data.interaction import Interaction
 
 from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.data.samples import Samples
@@ -20,7 +18,6 @@ from recbole_stream.host.checkpoints import known_items, loading
 from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.items import ItemTable
 from recbole_stream.host.keys import check_combinations
-from recbole_stream.host.rows import PrefixRows
 from recbole_stream.host.seen import seen_of
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text, text_columns
@@ -41,11 +38,7 @@ class ItemTextDataset(SequentialDataset):
         items (ItemTable): what is known of the items: that of the checkpoint that is being loaded, where there is one.
         text (torch.Tensor): ``[item_num, D]``, embeddings of the items' texts, row 0 unused; None without text.
         encoder (dict): which text encoder was used and on how many items.
-        reads_prefixes (bool): rows keep the place of their history among the events; those that are asked for, as a
-            loader does, have it written out.
     """
-
-    reads_prefixes = True
 
     def __init__(self, config: Config) -> None:
         check_combinations(config)
@@ -56,11 +49,6 @@ class ItemTextDataset(SequentialDataset):
         broadcast(self._attach_items)
         if not is_first():
             self._attach_items()  # what the first process has computed is in the cache now
-
-    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
-        rows = self.inter_feat[index]
-        rows = rows.written_out() if isinstance(rows, PrefixRows) else rows
-        return self.join(rows) if join else rows
 
     def _attach_items(self) -> None:
         tokens = [str(item) for item in self.field2id_token[self.iid_field][1:]]
@@ -232,7 +220,7 @@ class STREAMRecDataset(SemanticIDDataset):
 
 
 def samples_of(dataset: SequentialDataset) -> Samples:
-    """All (history, next item) pairs of a built split; the histories are parts of its events or, ready-made, rows."""
+    """All (history, next item) pairs of a built split, as RecBole augmented them."""
     config, features = dataset.config, dataset.inter_feat
     item, suffix = config["ITEM_ID_FIELD"], config["LIST_SUFFIX"]
     lengths = features[config["ITEM_LIST_LENGTH_FIELD"]]

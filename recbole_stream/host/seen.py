@@ -18,7 +18,6 @@ from torch import Tensor
 
 from recbole_stream.data.seen import Seen
 from recbole_stream.errors import InputError
-from recbole_stream.host.rows import augment_rows
 
 __all__ = ["augment", "note_ready_histories", "seen_index", "seen_of"]
 
@@ -33,21 +32,15 @@ def augment(dataset: SequentialDataset) -> None:
         InputError: candidates are sampled, of which none can be left out.
     """
     if not dataset.config["leave_out_seen"]:
-        return _augment(dataset)
+        return dataset.data_augmentation()
     _check_mode(dataset)
     dataset.sort(by=[dataset.uid_field, dataset.time_field], ascending=True)  # as the augmentation does
     users, events = dataset.inter_feat[dataset.uid_field].numpy(), dataset.inter_feat[dataset.iid_field]
     _, first, counts = np.unique(users, return_index=True, return_counts=True)
     starts = np.repeat(first, counts)
     before = np.arange(len(users)) - starts
-    _augment(dataset)
+    dataset.data_augmentation()
     _note(dataset, events, starts[before > 0], before[before > 0])
-
-
-def _augment(dataset: SequentialDataset) -> None:
-    # our own data sets say that they need no list a row
-    if not augment_rows(dataset, written_out=not getattr(dataset, "reads_prefixes", False)):
-        dataset.data_augmentation()
 
 
 def note_ready_histories(dataset: SequentialDataset) -> None:
