@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -74,7 +74,7 @@ def app(options: dict[str, str]) -> serve.Application:
     """
     try:
         given = Options.model_validate(options)
-    except ValueError as fault:
+    except ValidationError as fault:
         words = "; ".join(f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in fault.errors())
         raise InputError(
             f"The options are wrong ({words}): give model=MODEL and, if wanted, replicas, cpus, gpus."
