@@ -8,7 +8,6 @@ are not done again.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.new_items import ranks_of, train
+from experiments.new_items import command_line, ranks_of, train, write_table
 from experiments.runs import metrics
 from recbole_stream.data.sources import read_source
 from recbole_stream.errors import InputError
@@ -82,12 +81,7 @@ def measure(before: Parts, events: pd.DataFrame, parts: np.ndarray) -> pd.DataFr
 
 def main() -> int:
     """Split, train, export, update, measure."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.later_events", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--data_path", type=Path, required=True, help="folder with the data set's folder")
-    parser.add_argument("--output", type=Path, required=True, help="folder of all that is made")
-    parser.add_argument("--seed", type=int, default=2020, help="of the training")
-    given, keys = parser.parse_known_args()
+    given, keys = command_line("later_events", __doc__, "of the training")
     try:
         events, parts = split(given.data_path / given.dataset, given.output)
     except InputError as fault:
@@ -95,8 +89,7 @@ def main() -> int:
         return 2
     before = train(given.dataset, given.output, given.output, given.seed, keys)
     lines = measure(before, events, parts)
-    write_text(given.output / "later-events.csv", lines.to_csv(index=False))
-    write_text(given.output / "later-events.md", lines.to_markdown(index=False, floatfmt=".4f") + "\n")
+    write_table(given.output / "later-events", lines)
     print(lines.to_markdown(index=False, floatfmt=".4f"))
     return 0
 

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from experiments.runs import TOP, metrics
 from recbole_stream.atomic import read_rows
+from recbole_stream.data.histories import padded
 from recbole_stream.data.sources import read_source
 from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.files import write_text
@@ -31,7 +32,7 @@ from recbole_stream.serving.folder import Parts, read_model, write_model
 from recbole_stream.serving.networks import build_ranker
 from recbole_stream.serving.new_items import add_items
 
-__all__ = ["hold_out", "main", "measure", "train"]
+__all__ = ["command_line", "hold_out", "main", "measure", "ranks_of", "train", "write_table"]
 
 SHARE = 0.1
 _ROWS = 256
@@ -104,7 +105,7 @@ def ranks_of(ranker: Ranker, names: list[str], histories: Histories, targets: li
     order = np.argsort([len(row) for row in rows], kind="stable")
     for start in range(0, len(rows), _ROWS):
         part = order[start : start + _ROWS]
-        items, _ = ranker.rank(_padded([rows[row] for row in part]), TOP)
+        items, _ = ranker.rank(padded([rows[row] for row in part]), TOP)
         wanted = torch.tensor([number.get(targets[row], -1) for row in part])
         hits = items == wanted[:, None]
         found[part] = np.where(hits.any(1), hits.int().argmax(1) + 1, np.inf)
@@ -117,7 +118,7 @@ def ranks_by(scores: Scores, names: list[str], longest: int, histories: Historie
     found = np.full(len(histories), np.inf)
     for start in range(0, len(histories), _ROWS):
         part = range(start, min(start + _ROWS, len(histories)))
-        rows = _padded([[number[item] for item in histories[row]][-longest:] for row in part])
+        rows = padded([[number[item] for item in histories[row]][-longest:] for row in part])
         wanted = torch.tensor([number[targets[row]] for row in part])[:, None]
         values = scores(rows).clone()
         own = values.gather(1, wanted)
@@ -126,10 +127,6 @@ def ranks_by(scores: Scores, names: list[str], longest: int, histories: Historie
         rank = 1 + (values > own).sum(1) + ((values == own).sum(1) - 1).clamp(min=0) / 2
         found[start : start + len(part)] = np.where(rank <= TOP, rank.floor(), np.inf)
     return found
-
-
-def _padded(rows: list[list[int]]) -> Tensor:
-    return torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
 
 
 def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
@@ -171,14 +168,25 @@ def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def main() -> int:
-    """Hold out, train, export, add, measure."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.new_items", description=__doc__.splitlines()[0])
+def command_line(name: str, what: str, seed: str) -> tuple[argparse.Namespace, list[str]]:
+    """Options of a measurement, and the keys of its training, which are passed on."""
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.{name}", description=what.splitlines()[0])
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data_path", type=Path, required=True, help="folder with the data set's folder")
     parser.add_argument("--output", type=Path, required=True, help="folder of all that is made")
-    parser.add_argument("--seed", type=int, default=2020, help="of the draw and of the training")
-    given, keys = parser.parse_known_args()
+    parser.add_argument("--seed", type=int, default=2020, help=seed)
+    return parser.parse_known_args()
+
+
+def write_table(stem: Path, lines: pd.DataFrame) -> None:
+    """Write a measurement as CSV and as Markdown."""
+    write_text(stem.with_suffix(".csv"), lines.to_csv(index=False))
+    write_text(stem.with_suffix(".md"), lines.to_markdown(index=False, floatfmt=".4f") + "\n")
+
+
+def main() -> int:
+    """Hold out, train, export, add, measure."""
+    given, keys = command_line("new_items", __doc__, "of the draw and of the training")
     data = given.data_path / given.dataset
     table = hold_out(data, given.output, given.seed)
     before = train(given.dataset, given.output, given.output, given.seed, keys)
@@ -186,8 +194,7 @@ def main() -> int:
     if not grown.exists():
         write_model(grown, add_items(before, read_source(table).table))
     lines = measure(before, read_model(grown), sequences(data))
-    write_text(given.output / "new-items.csv", lines.to_csv(index=False))
-    write_text(given.output / "new-items.md", lines.to_markdown(index=False, floatfmt=".4f") + "\n")
+    write_table(given.output / "new-items", lines)
     return 0
 
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-import traceback
 from collections.abc import Sequence
 
-from recbole_stream.errors import InputError
+from recbole_stream.errors import report
 
 # name -> (module with `arguments(parser)` and `command(options)`, what it does); all but export do without RecBole
 COMMANDS = {
@@ -50,12 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Interrupted.", file=sys.stderr)
         return 130
     except Exception as fault:
-        if debug:
-            traceback.print_exc()
-        sentence = " ".join(str(fault).split()) or type(fault).__name__
-        known = isinstance(fault, InputError)
-        print(f"Error: {sentence}{'' if known else ' (--debug shows where)'}", file=sys.stderr)
-        return 2 if known else 1
+        return report(fault, debug)
     return 0
 
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-__all__ = ["right_padded"]
+__all__ = ["padded", "right_padded"]
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Tensor:
+    """Lists of item ids, at least one -> [B, L], 0 as padding on the right."""
+    width = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long, device=device)
 
 
 def right_padded(histories: Tensor, longest: int) -> Tensor:

@@ -7,8 +7,10 @@ import json
 import math
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +20,7 @@ from pyarrow import ArrowInvalid
 from recbole_stream.atomic import read_header, read_rows
 from recbole_stream.errors import InputError
 
-__all__ = ["Source", "read_source"]
+__all__ = ["Source", "json_lines", "read_source", "separator_of"]
 
 _JSON, _ATOMIC = (".jsonl", ".ndjson", ".json"), (".inter", ".item")
 _KIND = re.compile(r":(token|float)(_seq)?$")  # behind the names of an atomic file's columns
@@ -69,7 +71,7 @@ def _csv(path: Path) -> Source:
     try:
         with opened(path, "rt", encoding="utf-8-sig") as file:
             header = file.readline()
-        separator = max(",;\t|", key=header.count)
+        separator = separator_of(header)
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # a first row longer than the header
             table = pd.read_csv(
@@ -102,8 +104,21 @@ def _atomic(path: Path) -> Source:
     return Source(path, pd.DataFrame(cells, dtype=object), np.concatenate(lines))
 
 
-def _json(path: Path) -> Source:
-    records, lines = [], []
+def separator_of(header: str) -> str:
+    """What stands between the cells of a CSV file, by its first line."""
+    return max(",;\t|", key=header.count)
+
+
+def json_lines(path: Path, wanted: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and object of each line that is not empty; the file may be compressed (.gz).
+
+    Args:
+        path: of the file.
+        wanted: what belongs there, for the message.
+
+    Raises:
+        InputError: a line is no JSON object.
+    """
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -113,9 +128,15 @@ def _json(path: Path) -> Source:
             except ValueError:
                 record = None
             if not isinstance(record, dict):
-                raise InputError(f"Line {number} of {path} is no JSON object: write one event or item a line.")
-            records.append(record)
-            lines.append(number)
+                raise InputError(f"Line {number} of {path} is no JSON object: write {wanted}.")
+            yield number, record
+
+
+def _json(path: Path) -> Source:
+    records, lines = [], []
+    for number, record in json_lines(path, "one event or item a line"):
+        records.append(record)
+        lines.append(number)
     columns = dict.fromkeys(column for record in records for column in record)
     cells = {column: [_cell(record.get(column)) for record in records] for column in columns}
     return Source(path, pd.DataFrame(cells, dtype=object), np.array(lines, int))

@@ -14,7 +14,7 @@ from recbole.utils import InputType
 from torch import Tensor, nn
 
 from recbole_stream.data.histories import right_padded
-from recbole_stream.data.samples import Batch
+from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
@@ -32,7 +32,15 @@ from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
 
-__all__ = ["GenerativeRecommender", "STREAMRec", "StagedRecommender", "TIGER", "backbone_of", "tokens_of"]
+__all__ = [
+    "GenerativeRecommender",
+    "STREAMRec",
+    "StagedRecommender",
+    "TIGER",
+    "backbone_of",
+    "tokens_of",
+    "transitions_of",
+]
 
 _OTHER_IDS = (
     "The checkpoint's items have other semantic IDs than were made here: load it with load_data_and_model, which takes "
@@ -190,11 +198,25 @@ def tokens_of(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
     )
 
 
+def transitions_of(config: Config, samples: Samples, n_items: int) -> Transitions:
+    """What followed what in training samples, counted as the keys ``lookup_*`` say; ``n_items`` with the padding item."""
+    return Transitions(
+        samples.histories,
+        samples.lengths,
+        samples.targets,
+        n_items,
+        config["lookup_window"],
+        config["lookup_decay"],
+        config["lookup_backward"],
+        config["lookup_recency"],
+        config["lookup_neighbours"] or 0,  # rivals have no such key, nor has a configuration older than it
+    )
+
+
 def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
     sizes = replace(backbone_of(config), dropout=config["matching_dropout"])
-    recency = config["lookup_recency"]
     samples = samples_of(dataset)
-    content = None if dataset.text is None else Content(dataset.text, recency)
+    content = None if dataset.text is None else Content(dataset.text, config["lookup_recency"])
     verifier = None
     if config["verifier_size"]:
         popularity = torch.bincount(samples.targets, minlength=tokens.n_items)
@@ -202,17 +224,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
         verifier = Verifier(len(VIEWS), config["verifier_size"], popularity, text)
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),
-        Transitions(
-            samples.histories,
-            samples.lengths,
-            samples.targets,
-            tokens.n_items,
-            config["lookup_window"],
-            config["lookup_decay"],
-            config["lookup_backward"],
-            recency,
-            config["lookup_neighbours"] or 0,  # a configuration older than the key has none
-        ),
+        transitions_of(config, samples, tokens.n_items),
         content,
         (*view_names(config["views_off"]), *(() if "pretrain" in trained_stages(config) else ("likelihood",))),
         verifier,

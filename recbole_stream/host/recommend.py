@@ -23,6 +23,7 @@ from recbole_stream.host.columns import file_form
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.models import GenerativeRecommender
+from recbole_stream.text.item_text import title_first
 
 __all__ = ["recommend", "titles_of"]
 
@@ -133,8 +134,7 @@ def titles_of(config: Config) -> dict[str, str]:
     form = file_form(config)
     names = read_header(path, **form)
     words = [name for name in names if name.endswith((":token", ":token_seq"))]
-    words = [name for name in words if name.split(":")[0] != config["ITEM_ID_FIELD"]]
-    words.sort(key=lambda name: ("title" not in name.lower(), "name" not in name.lower()))  # stable
+    words = title_first(name for name in words if name.split(":")[0] != config["ITEM_ID_FIELD"])
     items = [name for name in names if name.split(":")[0] == config["ITEM_ID_FIELD"]]
     if not words or not items:
         return {}

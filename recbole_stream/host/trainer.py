@@ -149,23 +149,38 @@ class GenerativeTrainer(Trainer):
         callback_fn: Callable[[int, float], None] | None,
     ) -> None:
         self.model.objective = objective = plan.objective()
+        context = self._context(objective.name, plan, valid_data, show_progress, callback_fn)
+        self._end(train_stage(self.model.network, objective, plan.schedule, samples, context, plan.evaluate_first))
+
+    def _context(
+        self,
+        name: str,
+        plan: Plan,
+        valid_data: AbstractDataLoader,
+        show_progress: bool,
+        callback_fn: Callable[[int, float], None] | None,
+    ) -> StageContext:
+        """What the loop of a stage of this name asks of the trainer; epochs count on from the stages before."""
         before = len(self.train_loss_dict)
 
         def validate() -> dict[str, float]:
             self._last_valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
             return self._last_valid
 
-        context = StageContext(
+        return StageContext(
             validate,
             self.valid_metric,
             self.valid_metric_bigger,
             precision=self.precision,
-            record=lambda epoch, scalars: self._record(objective.name, epoch, before + epoch, scalars),
+            record=lambda epoch, scalars: self._record(name, epoch, before + epoch, scalars),
             progress=stage_progress(self.config, plan.number, self.model.fingerprint),
             on_epoch=callback_fn and (lambda epoch, valid: callback_fn(before + epoch, valid)),
             show_progress=show_progress,
         )
-        result = train_stage(self.model.network, objective, plan.schedule, samples, context, plan.evaluate_first)
+
+    def _end(self, result: StageResult) -> None:
+        """Note the losses of a stage, and keep it."""
+        before = len(self.train_loss_dict)
         self.train_loss_dict |= {before + epoch: scalars["loss"] for epoch, scalars in enumerate(result.curves)}
         self._finish(result)
 

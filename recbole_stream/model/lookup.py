@@ -94,6 +94,14 @@ class Transitions(nn.Module):
         self.register_buffer("counts", counts, persistent=False)
         self.register_buffer("sums", torch.zeros(self.n_items).index_add_(0, rows, counts), persistent=False)
 
+    def entries(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """All pairs that begin with some items [N]: which of these, and the pair's place in ``columns``, [P] each."""
+        starts = self.first[items]
+        counts = self.first[items + 1] - starts
+        owner = torch.repeat_interleave(torch.arange(len(items), device=items.device), counts)
+        place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner] + starts[owner]
+        return owner, place
+
     def followers(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """What followed (or came before) the items of histories, item ids [B, L].
 
@@ -103,10 +111,7 @@ class Transitions(nn.Module):
         """
         weights = recency_weights(histories, self.recency).flatten()
         items = histories.flatten()
-        starts = self.first[items]
-        counts = (self.first[items + 1] - starts) * (weights > 0)
-        owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
-        place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner] + starts[owner]
+        owner, place = self.entries(items)  # the padding item has none
         row = owner // histories.shape[1]
         cells, inverse = (row * self.n_items + self.columns[place]).unique(return_inverse=True)
         shares = weights[owner] * (self.counts[place] / self.sums[items][owner])

@@ -145,10 +145,9 @@ class Batcher:
         first = questions[0]
         histories = [history for question in questions for history in question.histories]
         pools = None if first.candidates is None else [pool for question in questions for pool in question.pools()]
-        more = {"explain": True} if first.explain else {}
         start = time.monotonic()
         try:
-            table = self.recommender.recommend(histories, first.k, first.exclude_seen, pools, **more)
+            table = self.recommender.recommend(histories, first.k, first.exclude_seen, pools, first.explain)
         except Exception as fault:
             if len(questions) == 1:
                 return [fault]

@@ -47,10 +47,7 @@ def followed(transitions: Transitions, histories: Tensor, items: Tensor) -> tupl
         item [B, L, C]; 0 at padding.
     """
     before, n_items = histories.flatten(), transitions.n_items
-    starts = transitions.first[before]
-    lengths = transitions.first[before + 1] - starts
-    owner = torch.repeat_interleave(torch.arange(len(before), device=before.device), lengths)
-    place = torch.arange(len(owner), device=owner.device) - (lengths.cumsum(0) - lengths)[owner] + starts[owner]
+    owner, place = transitions.entries(before)
     keys, order = (owner * n_items + transitions.columns[place]).sort()
     # one more than any key, so that there is a place for every item
     keys = torch.cat([keys, keys.new_tensor([len(before) * n_items])])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_stream.data.histories import right_padded
+from recbole_stream.data.histories import padded, right_padded
 from recbole_stream.decoding.beam import token_log_probs
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.ranker import Ranker
@@ -89,7 +89,7 @@ class Explainer:
         """
         found: list[list[dict[str, Any]]] = []
         for history in histories:
-            thinking = think(self.ranker.network, right_padded(self.padded([history]), self.ranker.longest))
+            thinking = think(self.ranker.network, right_padded(padded([history], self.device), self.ranker.longest))
             found.append([] if thinking is None else self._steps(thinking))
         return found
 
@@ -111,8 +111,8 @@ class Explainer:
 
     @torch.no_grad()
     def _why(self, histories: Sequence[Sequence[int]], items: Sequence[Sequence[int]]) -> list[list[dict[str, Any]]]:
-        read = right_padded(self.padded(histories), self.ranker.longest)
-        wanted = self.padded(items).clamp(min=1)  # a shorter list goes on with item 1, which is cut off below
+        read = right_padded(padded(histories, self.device), self.ranker.longest)
+        wanted = padded(items, self.device).clamp(min=1)  # a shorter list goes on with item 1, which is cut off below
         parts = contributions(self.ranker, read, wanted)
         evidence = self._evidence(read, wanted, parts.names)
         result = []
@@ -172,8 +172,3 @@ class Explainer:
                 {"level": level, "code": code, "log_probability": value} for level, (code, value) in enumerate(pairs, 1)
             ]
         return spoken
-
-    def padded(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Lists of item numbers -> [B, L], 0 on the right."""
-        width = max(map(len, rows))
-        return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], dtype=torch.long, device=self.device)

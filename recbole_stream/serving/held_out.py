@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from recbole_stream.data.histories import right_padded
+from recbole_stream.data.histories import padded, right_padded
 from recbole_stream.decoding.exact import score_catalogue
 from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.ranker import Ranker
@@ -34,10 +34,10 @@ def standing(ranker: Ranker, history: Sequence[int], target: int, exclude_seen: 
         exclude_seen: leave out what the history holds, but for the target.
 
     Returns:
-        name and rank by each reasoning state, each view but ``repeats`` alone and the weighted sum, as far as there are any, and last by
-        what the model ranks by.
+        name and rank by each reasoning state, each view but ``repeats`` alone and the weighted sum, as far as there are
+        any, and last by what the model ranks by.
     """
-    whole = torch.tensor([list(history)], device=ranker.trie.items.device)
+    whole = padded([history], ranker.trie.items.device)
     read, found = right_padded(whole, ranker.longest), []
     network, slow = ranker.network, getattr(ranker.network, "deliberation", None)
 
@@ -89,9 +89,7 @@ def draw_cases(
         for start in range(0, len(order), _ROWS):
             part = order[start : start + _ROWS]
             before, targets = [histories[row][:-1] for row in part], [histories[row][-1] for row in part]
-            width = max(map(len, before))
-            padded = torch.tensor([[*own, *[0] * (width - len(own))] for own in before])
-            scores = ranker.scores_of_all(padded.to(ranker.trie.items.device))
+            scores = ranker.scores_of_all(padded(before, ranker.trie.items.device))
             for row, rank in zip(part, _ranks(scores, before, targets, exclude_seen).tolist()):
                 if rank <= GOOD and len(good) < count:
                     good.append(row)

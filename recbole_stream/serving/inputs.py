@@ -7,7 +7,6 @@ are made. Events take 16 bytes each, whatever their names are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet
 from pyarrow import ArrowInvalid
 
+from recbole_stream.data.sources import json_lines, separator_of
 from recbole_stream.data.table import column_of
 from recbole_stream.errors import InputError
 
@@ -74,9 +74,14 @@ def _chunks(path: Path) -> Iterator[pd.DataFrame]:
         else:
             with path.open(encoding="utf-8-sig") as file:
                 header = file.readline()
-            separator = max(",;\t|", key=header.count)
             yield from pd.read_csv(
-                path, sep=separator, dtype=str, na_filter=False, encoding="utf-8-sig", chunksize=_CHUNK, index_col=False
+                path,
+                sep=separator_of(header),
+                dtype=str,
+                na_filter=False,
+                encoding="utf-8-sig",
+                chunksize=_CHUNK,
+                index_col=False,
             )
     except (ArrowInvalid, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
         words = " ".join(str(fault).split())[:200]
@@ -87,20 +92,11 @@ def _chunks(path: Path) -> Iterator[pd.DataFrame]:
 
 def _json_chunks(path: Path) -> Iterator[pd.DataFrame]:
     records: list[dict[str, Any]] = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except ValueError:
-                record = None
-            if not isinstance(record, dict):
-                raise InputError(f"Line {number} of {path} is no JSON object: write one history or event a line.")
-            records.append(record)
-            if len(records) == _CHUNK:
-                yield pd.DataFrame(records)
-                records = []
+    for _, record in json_lines(path, "one history or event a line"):
+        records.append(record)
+        if len(records) == _CHUNK:
+            yield pd.DataFrame(records)
+            records = []
     if records:
         yield pd.DataFrame(records)
 

@@ -20,7 +20,7 @@ from recbole_stream.data.table import column_of
 from recbole_stream.errors import InputError
 from recbole_stream.serving.folder import Parts, check_output, read_model, write_model
 from recbole_stream.text.encoder import encode_texts
-from recbole_stream.text.item_text import sentences
+from recbole_stream.text.item_text import sentences, title_first
 from recbole_stream.tokenizer.free_ids import FreeIDs
 
 __all__ = ["add_items", "arguments", "command", "with_items"]
@@ -95,8 +95,7 @@ def _texts(table: pd.DataFrame, names: pd.Series, fields: list[str]) -> list[str
 
 
 def _titles(table: pd.DataFrame, item: str, fields: list[str]) -> list[str]:
-    columns = [*fields, *(name for name in table.columns if name not in (*fields, item))]
-    columns.sort(key=lambda name: ("title" not in name.lower(), "name" not in name.lower()))  # stable, as the export's
+    columns = title_first([*fields, *(name for name in table.columns if name not in (*fields, item))])
     return table[columns[0]].fillna("").astype(str).to_list()
 
 

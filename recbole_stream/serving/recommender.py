@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from recbole_stream.data.histories import padded
 from recbole_stream.data.seen import Seen
 from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.errors import InputError
@@ -240,21 +241,17 @@ class Recommender:
 
     def _rank(self, histories: list[list[int]], k: int, exclude_seen: bool) -> tuple[Tensor, Tensor]:
         seen = self._seen(histories) if exclude_seen else None
-        return self.scorer.rank(self._padded(histories), k, seen)
+        return self.scorer.rank(padded(histories, self.device), k, seen)
 
     def _rerank(
         self, histories: list[list[int]], pools: list[list[int]], k: int, exclude_seen: bool
     ) -> tuple[Tensor, Tensor]:
-        items = self._padded(pools)
-        scores = self.scorer.scores(self._padded(histories), items).masked_fill(items == 0, -torch.inf)
+        items = padded(pools, self.device)
+        scores = self.scorer.scores(padded(histories, self.device), items).masked_fill(items == 0, -torch.inf)
         if exclude_seen:
             scores = scores.masked_fill(self._seen(histories).contains(items), -torch.inf)
         best, order = scores.topk(min(k, items.shape[1]), 1)
         return items.gather(1, order), best
-
-    def _padded(self, rows: list[list[int]]) -> Tensor:
-        width = max(map(len, rows))
-        return torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self.device)
 
     def _seen(self, histories: list[list[int]]) -> Seen:
         counts = torch.tensor([len(history) for history in histories])

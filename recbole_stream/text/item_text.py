@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from recbole_stream.atomic import read_header, read_rows
 from recbole_stream.errors import InputError
 
-__all__ = ["read_item_text", "sentences", "text_columns"]
+__all__ = ["read_item_text", "sentences", "text_columns", "title_first"]
 
 _WAYS_OUT = "choose among them with `text_fields`, or bring your own IDs with `semantic_ids_file`"
 
@@ -32,6 +33,11 @@ def text_columns(
             "such as title:token_seq, or bring your own IDs with `semantic_ids_file`."
         )
     return columns
+
+
+def title_first(columns: Iterable[str]) -> list[str]:
+    """Columns, those called title first, then those called name; the others keep their order."""
+    return sorted(columns, key=lambda name: ("title" not in name.lower(), "name" not in name.lower()))
 
 
 def read_item_text(
@@ -100,7 +106,8 @@ def read_item_text(
     return [wanted[token] for token in item_tokens]
 
 
-def sentences(values) -> str:
+def sentences(values: Iterable[str]) -> str:
+    """Cells as one text, each a sentence: "Toy Story. 1995. Comedy."; empty ones are left out."""
     cleaned = (" ".join(value.split()) for value in values)
     return " ".join(value if value[-1] in ".!?" else f"{value}." for value in cleaned if value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -166,10 +167,7 @@ def rq_vae(
     """
     given = (embeddings, levels, codebook_size, seed, options, device, show_progress, collaborative, letter)
     model, mean, scale = train_rq_vae(*given)
-
-    def standardised(rows: np.ndarray | slice) -> torch.Tensor:
-        return torch.from_numpy((embeddings[rows] - mean) / scale).to(device)
-
+    standardised = _standardiser(embeddings, mean, scale, device)
     return _quantise_all(model, len(embeddings), standardised, mean, scale, device)
 
 
@@ -189,9 +187,7 @@ def train_rq_vae(
     mean, scale = _mean_and_scale(embeddings)
     generator = torch.Generator().manual_seed(seed)
 
-    def standardised(rows: np.ndarray | slice) -> torch.Tensor:
-        return torch.from_numpy((embeddings[rows] - mean) / scale).to(device)
-
+    standardised = _standardiser(embeddings, mean, scale, device)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed seeds GPUs, too
         model = RQVAE(input_size, levels, codebook_size, options).to(device)
@@ -227,6 +223,13 @@ def train_rq_vae(
                 model.revive_dead_codes(used, model.encoder(standardised(sample)), generator)
         bar.set_postfix(loss=f"{loss_sum.item() / n:.2f}", dead=int((used == 0).sum()))
     return model.eval(), mean, scale
+
+
+def _standardiser(
+    embeddings: np.ndarray, mean: np.ndarray, scale: np.ndarray, device: str
+) -> Callable[[np.ndarray | slice], torch.Tensor]:
+    """Gives rows of the embeddings as the network reads them, on the device."""
+    return lambda rows: torch.from_numpy((embeddings[rows] - mean) / scale).to(device)
 
 
 @torch.no_grad()

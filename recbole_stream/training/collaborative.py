@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.data.samples import Batch, Samples
 from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.matching import Matcher
+from recbole_stream.training.fit_views import matching_loss
 from recbole_stream.training.loop import Objective, StageContext, train_stage
 from recbole_stream.training.schedule import Schedule
 
@@ -35,7 +35,7 @@ class NextItem(Objective):
         self.model = model
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        yield F.cross_entropy(self.model(batch.histories), batch.targets), {}
+        yield matching_loss(self.model, batch), {}
 
 
 def content_of(samples: Samples) -> str:

@@ -17,6 +17,7 @@ from recbole_stream.data.seen import Seen
 from recbole_stream.decoding.rank_by_views import candidate_views
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import LEAST, RANKINGS, VIEWS
+from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.verifier import Verifier
 from recbole_stream.training.fit_verifier import verify
@@ -25,7 +26,7 @@ from recbole_stream.training.losses import catalogue_cross_entropy
 from recbole_stream.training.processes import broadcast
 from recbole_stream.training.view_weights import choose_weights, fit_weights, ranks_among, weigh_held_out
 
-__all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate"]
+__all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate", "matching_loss"]
 
 _USERS = 128  # whose candidates are scored at once
 _LOGITS = 1 << 24  # of a batch that are made at once, several times 64 MiB; more are made in chunks
@@ -50,12 +51,15 @@ class Match(Objective):
         model.deliberation.ranking.fill_(RANKINGS.index("states"))
 
     def losses(self, batch: Batch) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-        matcher = self.model.deliberation.matcher
-        if len(batch.targets) * self.model.tokens.n_items <= _LOGITS:
-            yield F.cross_entropy(matcher(batch.histories), batch.targets), {}
-            return
-        vectors = matcher.vectors()
-        yield catalogue_cross_entropy(matcher.states(batch.histories, vectors), vectors, batch.targets), {}
+        yield matching_loss(self.model.deliberation.matcher, batch), {}
+
+
+def matching_loss(matcher: Matcher, batch: Batch) -> Tensor:
+    """Cross-entropy of the next item over the whole catalogue; in chunks of items where the logits would not fit."""
+    vectors = matcher.vectors()
+    if len(batch.targets) * len(vectors) <= _LOGITS:
+        return F.cross_entropy(matcher(batch.histories, vectors), batch.targets)
+    return catalogue_cross_entropy(matcher.states(batch.histories, vectors), vectors, batch.targets)
 
 
 @dataclass

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from recbole_stream.data.histories import right_padded
 from recbole_stream.data.samples import Batch
-from recbole_stream.host.dataset import ItemTextDataset, samples_of
+from recbole_stream.host.dataset import ItemTextDataset
 from recbole_stream.host.models import StagedRecommender
-from recbole_stream.model.lookup import Transitions
 
-__all__ = ["CatalogueRecommender", "transitions_of"]
+__all__ = ["CatalogueRecommender"]
 
 
 class CatalogueRecommender(StagedRecommender):
@@ -57,18 +56,3 @@ class CatalogueRecommender(StagedRecommender):
     def predict(self, interaction: Interaction) -> Tensor:
         """Score of one item a row, [B]."""
         return self.full_sort_predict(interaction).gather(1, interaction[self.ITEM_ID][:, None])[:, 0]
-
-
-def transitions_of(config: Config, dataset: ItemTextDataset) -> Transitions:
-    """The transitions of a training split, counted as the keys ``lookup_*`` say."""
-    samples = samples_of(dataset)
-    return Transitions(
-        samples.histories,
-        samples.lengths,
-        samples.targets,
-        dataset.item_num,
-        config["lookup_window"],
-        config["lookup_decay"],
-        config["lookup_backward"],
-        config["lookup_recency"],
-    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from recbole.config import Config
 
 from recbole_stream.data.samples import Samples, whole_sequences
-from recbole_stream.host.dataset import ItemTextDataset
-from recbole_stream.host.rivals.catalogue import CatalogueRecommender, transitions_of
+from recbole_stream.host.dataset import ItemTextDataset, samples_of
+from recbole_stream.host.models import transitions_of
+from recbole_stream.host.rivals.catalogue import CatalogueRecommender
 from recbole_stream.host.stages import Plan
 from recbole_stream.host.trainer import STREAMRecTrainer
 from recbole_stream.model.backbone import BackboneConfig
@@ -36,7 +37,9 @@ class LateFusion(CatalogueRecommender):
         sasrec = SASRecModel(BackboneConfig(**{name: config[name] for name in names}), dataset.item_num)
         content = Content(dataset.text, config["lookup_recency"])
         self.network = LateFusionModel(
-            Deliberation(sasrec, transitions_of(config, dataset), content, ("likelihood",), None)
+            Deliberation(
+                sasrec, transitions_of(config, samples_of(dataset), dataset.item_num), content, ("likelihood",), None
+            )
         )
         self.candidates = config["candidates"]
 

@@ -8,9 +8,10 @@ from recbole.config import Config
 from recbole.data.dataloader import AbstractDataLoader
 
 from recbole_stream.data.samples import Samples
-from recbole_stream.host.dataset import ItemTextDataset
+from recbole_stream.host.dataset import ItemTextDataset, samples_of
 from recbole_stream.host.items import ItemTable
-from recbole_stream.host.rivals.catalogue import CatalogueRecommender, transitions_of
+from recbole_stream.host.models import transitions_of
+from recbole_stream.host.rivals.catalogue import CatalogueRecommender
 from recbole_stream.host.stages import Plan
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.model.lookup import Content
@@ -27,7 +28,10 @@ class LookUp(CatalogueRecommender):
         super().__init__(config, dataset)
         content = None if dataset.text is None else Content(dataset.text, config["lookup_recency"])
         self.network = LookUpModel(
-            transitions_of(config, dataset), content, config["transition_weight"], config["text_weight"]
+            transitions_of(config, samples_of(dataset), dataset.item_num),
+            content,
+            config["transition_weight"],
+            config["text_weight"],
         )
 
 

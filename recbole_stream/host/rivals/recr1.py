@@ -15,7 +15,6 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import ItemTextDataset
 from recbole_stream.host.items import ItemTable
 from recbole_stream.host.rivals.catalogue import CatalogueRecommender
-from recbole_stream.host.run.resume import stage_progress
 from recbole_stream.host.stages import Plan
 from recbole_stream.host.trainer import GenerativeTrainer
 from recbole_stream.llm.policy import as_input, load_policy
@@ -23,7 +22,7 @@ from recbole_stream.llm.recr1 import RecR1Model, RecR1Options
 from recbole_stream.llm.retrieval import BM25, Cosine
 from recbole_stream.llm.reward import reward_function
 from recbole_stream.text.encoder import TextEncoder
-from recbole_stream.training.loop import StageContext, autocast
+from recbole_stream.training.loop import autocast
 from recbole_stream.training.processes import processes
 
 __all__ = ["RecR1", "RecR1Dataset", "RecR1Trainer"]
@@ -94,24 +93,11 @@ class RecR1Trainer(GenerativeTrainer):
 
         config, network = self.config, self.model.network
 
-        def validate() -> dict[str, float]:
-            self._last_valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
-            return self._last_valid
-
         def prompts(rows: Sequence[int]) -> list:
             histories = right_padded(samples.histories[list(rows)], self.model.max_seq_length)
             return [as_input(prompt, network.tokenizer) for prompt in network.prompts(histories)]
 
-        context = StageContext(
-            validate,
-            self.valid_metric,
-            self.valid_metric_bigger,
-            precision=self.precision,
-            record=lambda epoch, scalars: self._record("GRPO", epoch, epoch, scalars),
-            progress=stage_progress(config, plan.number, self.model.fingerprint),
-            on_epoch=callback_fn,
-            show_progress=show_progress,
-        )
+        context = self._context("GRPO", plan, valid_data, show_progress, callback_fn)
         options = GRPOOptions(
             group=config["group_size"],
             micro_batch=config["llm_micro_batch"],
@@ -126,5 +112,4 @@ class RecR1Trainer(GenerativeTrainer):
         result = train_policy(
             network.policy, network.tokenizer, prompts, targets, reward, options, plan.schedule, context, folder
         )
-        self.train_loss_dict |= {epoch: scalars["loss"] for epoch, scalars in enumerate(result.curves)}
-        self._finish(result)
+        self._end(result)

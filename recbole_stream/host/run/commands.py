@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from recbole_stream.errors import InputError
+from recbole_stream.errors import InputError, report
 from recbole_stream.host.configuration import parse_command_line, quiet_argv
 from recbole_stream.host.run.launcher import together
 from recbole_stream.host.run.runner import run
@@ -65,16 +64,7 @@ def guarded(arguments: Sequence[str] | None, usage: str, action: Callable[[dict[
     except Exception as fault:
         if int(os.environ.get("RANK", 0)) > 0:  # the first of several processes prints the error
             return 2 if isinstance(fault, InputError) else 1
-        if debug:
-            traceback.print_exc()
-            return 2 if isinstance(fault, InputError) else 1
-        if isinstance(fault, InputError):
-            print(f"Error: {fault}", file=sys.stderr)
-            return 2
-        # a bug, ours or RecBole's: print its message, and how to see the traceback
-        words = " ".join(str(fault).split()) or type(fault).__name__
-        print(f"Error: {words} (--debug shows where)", file=sys.stderr)
-        return 1
+        return report(fault, debug)
     return 0
 
 
