@@ -120,7 +120,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=int(os.environ.get("MALFORMED_BODIES", "60")), deadline=None)
 @given(body=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_malformed_bodies_are_refused(client, body):
     answer = client.post("/recommend", content=body, headers={"Content-Type": "application/json"})
