@@ -51,7 +51,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.xdist_group("examples")  # one worker makes the folder
 @pytest.mark.parametrize(("page", "line", "code"), [*examples()])
 def test_an_example_runs(page, line, code, place, monkeypatch, capsys):
     monkeypatch.chdir(place)

@@ -95,7 +95,6 @@ def run(module_tiny_ml100k, tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.xdist_group("experiments")  # one worker makes the run
 class TestCommand:
     def test_ablation_is_what_the_command_gives_without_the_part(self, run, tmp_path, module_tiny_ml100k):
         assert main(["ablation", str(run)]) == 0

@@ -23,9 +23,6 @@ from tests.host.conftest import SMALL
 FINAL = ("STREAMRec-seed2020-Deliberation", "TIGER-seed2020-TIGER", "SASRec-seed2020", "Caser-seed2020")
 
 
-pytestmark = pytest.mark.xdist_group("checkpoints")  # one worker trains
-
-
 @pytest.fixture(scope="module")
 def trained(module_tiny_ml100k, tmp_path_factory):
     """A run's folder, moved away from where it was trained, whose cache is gone."""

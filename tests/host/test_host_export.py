@@ -38,7 +38,6 @@ def file_of(run, model, stage):
     return run / "checkpoints" / f"{model}-seed2020{'-' + (stage or 'TIGER') if model != 'SASRec' else ''}.pth"
 
 
-@pytest.mark.xdist_group("exported")
 @pytest.mark.parametrize(("name", "stage"), ROWS)
 def test_every_row_recommends_as_the_run_did(run, tmp_path, name, stage):
     model = Recommender.load(export(run, tmp_path / "MODEL", name, stage or None), "cpu")
@@ -57,7 +56,6 @@ def test_every_row_recommends_as_the_run_did(run, tmp_path, name, stage):
     assert len(expected) > 100
 
 
-@pytest.mark.xdist_group("exported")
 def test_the_best_row_is_taken_with_what_is_known_of_it(run, tmp_path, capsys):
     assert main(["export", str(run), f"--output={tmp_path / 'MODEL'}"]) == 0
     assert "python -m recbole_stream recommend" in capsys.readouterr().out
@@ -68,7 +66,6 @@ def test_the_best_row_is_taken_with_what_is_known_of_it(run, tmp_path, capsys):
     assert "The target is ranked among all items" in model.parts.card
 
 
-@pytest.mark.xdist_group("exported")
 def test_users_have_all_their_events(run, tmp_path, module_tiny_ml100k):
     model = Recommender.load(export(run, tmp_path / "MODEL", "TIGER"), "cpu")
     events = pd.read_csv(Path(module_tiny_ml100k) / "tiny" / "tiny.inter", sep="\t", dtype=str)
@@ -81,7 +78,6 @@ def test_users_have_all_their_events(run, tmp_path, module_tiny_ml100k):
     assert titles.str.len().gt(0).all()
 
 
-@pytest.mark.xdist_group("exported")
 def test_users_may_stay_at_home(run, tmp_path):
     assert main(["export", str(run), f"--output={tmp_path / 'MODEL'}", "--model=TIGER", "--no-users"]) == 0
     model = Recommender.load(tmp_path / "MODEL", "cpu")
@@ -90,7 +86,6 @@ def test_users_may_stay_at_home(run, tmp_path):
         model.recommend(["7"])
 
 
-@pytest.mark.xdist_group("exported")
 def test_a_run_opens_as_its_best_row(run):
     model = Recommender.load(run, "cpu")
     table = model.recommend(["7"], 3)
@@ -100,7 +95,6 @@ def test_a_run_opens_as_its_best_row(run):
     shutil.rmtree(run / "models")
 
 
-@pytest.mark.xdist_group("exported")
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -116,7 +110,6 @@ def test_what_cannot_be_exported_is_named(run, tmp_path, words, sentence, capsys
     assert not (tmp_path / "MODEL").exists()
 
 
-@pytest.mark.xdist_group("exported")
 def test_nothing_is_overwritten(run, tmp_path):
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(InputError, match="is there already"):

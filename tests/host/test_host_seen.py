@@ -35,9 +35,6 @@ def had_before(data_path, user, hidden):
     return {row[1] for row in events[: len(events) - hidden]}
 
 
-pytestmark = pytest.mark.xdist_group("seen")  # one worker trains
-
-
 @pytest.fixture(scope="module")
 def ranked(module_tiny_ml100k, tmp_path_factory):
     """Two runs with the same weights of one epoch: one with the rule and one without."""

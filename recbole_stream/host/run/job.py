@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from logging import getLogger
@@ -36,6 +35,7 @@ from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
 from recbole_stream.host.registration import dataset_files, our_model
+from recbole_stream.host.run.log import log_into
 from recbole_stream.host.run.outcomes import Watch, outcomes_of
 from recbole_stream.host.run.ranking import count_users, describe_users, rank_users
 from recbole_stream.host.run.resume import fit
@@ -221,7 +221,7 @@ def _prepare(
     init_logger(config)
     logger = getLogger()
     if is_first():
-        _log_into(folder / "run.log")
+        log_into(folder / "run.log")
     logger.info(config)
     dataset = _load(config)
     logger.info(dataset)
@@ -259,16 +259,6 @@ def _parameters(model: torch.nn.Module) -> int:
     """Parameters that ranking needs: STREAM-Rec's frozen reference and its MLPs only serve training."""
     parts = model.ranking_parts if isinstance(model, STREAMRec) else [model]
     return sum(parameter.numel() for part in parts for parameter in part.parameters())
-
-
-def _log_into(file: Path) -> None:
-    """Let RecBole's logger, the root logger, write into the run's folder too."""
-    logger = getLogger()
-    if any(getattr(handler, "baseFilename", None) == str(file.resolve()) for handler in logger.handlers):
-        return
-    handler = logging.FileHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
 
 
 def _floats(metrics: Mapping[str, Any]) -> dict[str, float]:

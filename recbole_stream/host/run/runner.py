@@ -21,6 +21,7 @@ from recbole_stream.host.run.folder import (
     record_data,
 )
 from recbole_stream.host.run.job import configure, given_keys, run_job
+from recbole_stream.host.run.log import log_of_its_own
 from recbole_stream.reporting.comparison import (
     Comparison,
     compare_entries,
@@ -60,7 +61,7 @@ def run(options: Mapping[str, Any], command: Sequence[str]) -> list[Row]:
     options = dict(options)
     # where to train is no part of what is trained: a run may go on elsewhere
     cluster = [options.pop(key, default) for key, default in CLUSTER.items()]
-    with open_folder(options, command) as asked:
+    with open_folder(options, command) as asked, log_of_its_own():
         table = _Run(*asked, *cluster)
         table.begin()
         table.train()

@@ -24,6 +24,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.files import remove_halves, write_text
 from recbole_stream.host.configuration import quiet_argv
 from recbole_stream.host.run.job import configure, train_job
+from recbole_stream.host.run.log import log_of_its_own
 from recbole_stream.host.tuning.space import (
     EPOCHS_FILE,
     TRIAL_FILE,
@@ -118,7 +119,7 @@ def run_trial(sweep: Sweep, number: int, node: str, report: Callable[[dict[str, 
     """
     folder = sweep.trial_folder(number)
     # a worker that lost touch with the sweep may still be at it: two would write the same files
-    with FileLock(folder / ".lock"):
+    with FileLock(folder / ".lock"), log_of_its_own():
         remove_halves(folder)
         trial = read_trial(folder)
         history = _History(folder, trial, sweep.bigger, report)

@@ -16,7 +16,7 @@ import torch
 from recbole_stream.host.run.commands import main
 from recbole_stream.reporting.results import read_results
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill")]  # one worker makes the runs
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 ARGUMENTS = [

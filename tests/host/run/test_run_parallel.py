@@ -188,7 +188,6 @@ class Told(SASRec):
 """
 
 
-@pytest.mark.xdist_group("parallel")  # one worker makes the runs
 class TestCommand:
     @pytest.fixture(scope="class")
     def folder(self, tmp_path_factory):

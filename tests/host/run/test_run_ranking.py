@@ -155,11 +155,12 @@ def test_users_with_several_test_rows_count_once_and_the_metrics_asked_for_are_s
 
 def test_metrics_that_need_scores_leave_ranks_as_they_are(tiny_ml100k, tmp_path):
     command = [*SMALL, f"--data_path={tiny_ml100k}", f"--cache_dir={tmp_path}/cache", "--model=TIGER", "--epochs=1"]
-    command = [option for option in command if not option.startswith(("--metrics", "--epochs=2"))]
+    command = [option for option in command if not option.startswith(("--metrics", "--epochs=2", "--topk", "--beam"))]
+    command += ["--topk=[50]", "--beam_size=50"]  # deep enough that even one epoch's model hits on any machine
     assert main([*command, "--output_dir=few", "--metrics=[Recall,NDCG]"]) == 0
     assert main([*command, "--output_dir=many", "--metrics=[Recall,NDCG,GAUC]"]) == 0
     few, many = (read_ranks(folder, "TIGER", "", 2020) for folder in ("few", "many"))
     assert few["rank"].notna().any() and few.equals(many)
-    assert many.attrs["depth"] == 10
+    assert many.attrs["depth"] == 50
     rows = [json.loads(Path(folder, "results.json").read_text())[0]["test"] for folder in ("few", "many")]
     assert 0.2 < rows[1].pop("gauc") < 1 and rows[0] == rows[1]

@@ -30,7 +30,6 @@ def old_ray() -> bool:
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.skipif(old_ray(), reason="Ray is older than 2.43"),
-    pytest.mark.xdist_group("ray"),  # one worker, one Ray at a time
 ]
 
 SCRIPT = Path(__file__).parents[3] / "run_hyper.py"
