@@ -334,8 +334,9 @@ def _figure(panels: int, width: float = 3.5, height: float = 2.9, share_y: bool 
 
 
 def _drawn(figure: Figure) -> Figure:
-    """The figure with its ticks made now, while the style is in force."""
-    figure.draw_without_rendering()
+    """The figure with its ticks and its layout made now, while the style is in force, and not again when it is saved."""
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
     return figure
 
 
