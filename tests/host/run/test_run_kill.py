@@ -25,7 +25,7 @@ ARGUMENTS = [
     "--decoder_layers=1", "--n_layers=1", "--beam_size=10", "--similar_items=5", "--reasoning_steps=2", "--epochs=3",
     "--pretrain_epochs=2", "--finetune_epochs=3", "--collect_rounds=2", "--collect_epochs=1", "--dpo_weight=0.1",
     "--reinforce_epochs=2", "--reinforce_samples=128", "--reinforce_batch_size=16", "--group_size=4", "--ema=0.9",
-    "--dropout=0.1", "--train_batch_size=512", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01",
+    "--dropout=0.1", "--train_batch_size=160", "--MAX_ITEM_LIST_LENGTH=10", "--learning_rate=0.01",
     "--matching_epochs=2", "--show_progress=False", "--gpu_id=", "--state=warning",
 ]  # fmt: skip
 
@@ -34,7 +34,7 @@ _COLLECT, _RANK = (
     ("recbole_stream.model.streamrec", "STREAMRecModel.collect"),
     ("recbole_stream.host.run.job", "rank_users"),
 )
-# 12,359 samples: 25 steps an epoch of STREAMRec's stages, TIGER and SASRec, but 8 of reinforcement; 7 batches a collection
+# 25 steps an epoch of STREAMRec's stages, TIGER and SASRec, but 8 of reinforcement; 7 batches a collection
 DEATHS = [
     ["half", "TIGER", 2],  # in the second epoch's progress
     ["call", *_STEP, 80],  # after TIGER's last two epochs, in the second epoch of pretraining
@@ -57,16 +57,16 @@ DEATHS = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, module_tiny_ml100k):
-    """The runs ``whole``, never killed, and ``chain``, killed at each of the moments above, and ``clock``."""
+def folder(tmp_path_factory, module_tinier_ml100k):
+    """The runs ``whole``, never killed, and ``chain``, killed at each of the moments above, and the twin alone as ``clock``."""
     folder = tmp_path_factory.mktemp("runs")
-    arguments = [*ARGUMENTS, f"--data_path={module_tiny_ml100k}", f"--cache_dir={folder / 'cache'}"]
-    (folder / "arguments.json").write_text(json.dumps(arguments))
-    clock = [["seconds", 2.5]] * 4
+    arguments = [*ARGUMENTS, f"--data_path={module_tinier_ml100k}", f"--cache_dir={folder / 'cache'}"]
+    twin = ["--model=TIGER", *(option for option in arguments[1:] if not option.startswith("--n_layers"))]
+    (folder / "twin.json").write_text(json.dumps(twin))
     plan = [
         {"folder": "whole", "arguments": arguments, "deaths": []},
         {"folder": "chain", "arguments": arguments, "deaths": DEATHS},
-        {"folder": "clock", "arguments": [*arguments, "--save_seconds=0"], "deaths": clock},
+        {"folder": "clock", "arguments": [*twin, "--save_seconds=0"], "deaths": [["seconds", 1.5]] * 4},
     ]
     (folder / "plan.json").write_text(json.dumps(plan))
     script = [sys.executable, ROOT / "tests" / "killing.py", "plan.json"]
@@ -120,6 +120,16 @@ def curves(file):
     return stages
 
 
+def assert_same_twin(run, whole):
+    """A TIGER alone has the figures and the weights that it has beside STREAMRec."""
+    (row,), other = read_results(run), read_results(whole)[0]
+    assert (row.model, row.test, row.valid) == (other.model, other.test, other.valid)
+    (ours,), theirs = run.glob("checkpoints/TIGER-*.pth"), whole / "checkpoints/TIGER-seed2020-TIGER.pth"
+    weights, others = (torch.load(file, weights_only=False)["state_dict"] for file in (ours, theirs))
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+
+
 def test_killed_in_every_stage_and_between(folder):
     assert_same(folder / "chain", folder / "whole")
     log = (folder / "chain" / "run.log").read_text()
@@ -128,28 +138,28 @@ def test_killed_in_every_stage_and_between(folder):
 
 
 def test_killed_by_the_clock_with_progress_after_every_batch(folder):
-    assert_same(folder / "clock", folder / "whole")
+    assert_same_twin(folder / "clock", folder / "whole")
 
 
 def test_the_command_itself_is_killed_and_goes_on(folder):
-    script, arguments = [sys.executable, ROOT / "run_recbole.py"], json.loads((folder / "arguments.json").read_text())
-    run = folder / "command"
+    script, run = [sys.executable, ROOT / "run_recbole.py"], folder / "command"
     process = subprocess.Popen(
-        [*script, *arguments, f"--output_dir={run}"], cwd=folder, env=_environment(), stdout=subprocess.DEVNULL
+        [*script, *json.loads((folder / "twin.json").read_text()), f"--output_dir={run}"],
+        cwd=folder,
+        env=_environment(),
+        stdout=subprocess.DEVNULL,
     )
-    kept = run / "progress" / "STREAMRec" / "seed2020-stage-1.pth"
     deadline = time.monotonic() + 300
-    while not kept.exists():
+    while not any((run / "progress" / "TIGER").rglob("*.pth")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    assert [row.model for row in read_results(run)] == ["TIGER"]  # which trains first
+    assert not (run / "results.json").exists()
     again = subprocess.run([*script, f"--resume={run}"], cwd=folder, env=_environment(), capture_output=True, text=True)
     assert again.returncode == 0, again.stderr[-4000:]
-    assert_same(run, folder / "whole")
+    assert_same_twin(run, folder / "whole")
     # a finished run has nothing more to do
     before = (run / "results.json").read_bytes()
     assert main([f"--resume={run}"]) == 0
     assert (run / "results.json").read_bytes() == before
-    assert_same(run, folder / "whole")
