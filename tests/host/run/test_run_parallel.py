@@ -194,8 +194,8 @@ class TestCommand:
         return tmp_path_factory.mktemp("parallel")
 
     @pytest.fixture(scope="class")
-    def arguments(self, folder, module_tiny_ml100k):
-        return [*COMMAND, f"--data_path={module_tiny_ml100k}", f"--cache_dir={folder / 'cache'}"]
+    def arguments(self, folder, module_tinier_ml100k):
+        return [*COMMAND, f"--data_path={module_tinier_ml100k}", f"--cache_dir={folder / 'cache'}"]
 
     @pytest.fixture(scope="class")
     def one(self, folder, arguments):
