@@ -71,12 +71,12 @@ def hold_out(data: Path, output: Path, seed: int) -> Path:
 def train(dataset: str, data_path: Path, output: Path, seed: int, keys: list[str]) -> Parts:
     """Train on a data set, and export the final model.
 
-    Users of three events and more and all items are kept; TIGER, which joins every run, gets one epoch.
+    Users of three events and more and all items are kept.
     """
     run, model = output / "run", output / "model"
     if not (run / "results.json").exists():
         words = [
-            "--model=STREAMRec,TIGER", "--epochs=1", "--stages=[match]", f"--seeds={seed}", f"--dataset={dataset}",
+            "--model=STREAMRec", "--stages=[match]", f"--seeds={seed}", f"--dataset={dataset}",
             f"--data_path={data_path}", "--user_inter_num_interval=[3,inf)", "--item_inter_num_interval=[1,inf)",
             f"--output_dir={run}", *keys,
         ]  # fmt: skip
