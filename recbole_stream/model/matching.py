@@ -61,7 +61,7 @@ class Matcher(nn.Module):
 
     def vectors(self) -> Tensor:
         """One vector an item, [n_items + 1, H]."""
-        vectors = self.own.weight + self.tokens(self.table).mean(1)
+        vectors = self.own.weight + F.embedding_bag(self.table, self.tokens.weight, mode="mean")
         return vectors if self.project is None else vectors + self.project(self.text)
 
     def states(self, histories: Tensor, vectors: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
@@ -29,7 +28,6 @@ from recbole_stream.training.view_weights import choose_weights, fit_weights, ra
 __all__ = ["Learnt", "Match", "collect_views", "learn_to_deliberate", "matching_loss"]
 
 _USERS = 128  # whose candidates are scored at once
-_LOGITS = 1 << 24  # of a batch that are made at once, several times 64 MiB; more are made in chunks
 _KEPT = 1e-3  # least weight of a likelihood that was chosen: at 0 the verifier would no longer see it
 
 
@@ -55,10 +53,8 @@ class Match(Objective):
 
 
 def matching_loss(matcher: Matcher, batch: Batch) -> Tensor:
-    """Cross-entropy of the next item over the whole catalogue; in chunks of items where the logits would not fit."""
+    """Cross-entropy of the next item over the whole catalogue."""
     vectors = matcher.vectors()
-    if len(batch.targets) * len(vectors) <= _LOGITS:
-        return F.cross_entropy(matcher(batch.histories, vectors), batch.targets)
     return catalogue_cross_entropy(matcher.states(batch.histories, vectors), vectors, batch.targets)
 
 

@@ -18,7 +18,8 @@ __all__ = [
     "catalogue_cross_entropy",
 ]
 
-_CELLS = 1 << 22  # logits that are held at once
+_KEPT = 1 << 24  # logits of a batch that are held from the forward to the backward pass, 64 MiB
+_CELLS = 1 << 22  # of more than those, logits that are made at once
 
 
 def token_cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -118,11 +119,12 @@ def dpo_loss(
 
 
 def catalogue_cross_entropy(states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of the next item over a large catalogue, the mean over the batch, by chunks of items.
+    """Cross-entropy of the next item over the whole catalogue, the mean over the batch.
 
-    The value and the gradients of ``cross_entropy(states @ vectors.T, targets)`` without the padding item, but the
-    matrix [B, n_items] is never held: a first pass sums the exponentials, the backward pass makes each chunk of logits
-    again. Products are in the type of autocast where it is on.
+    The value and the gradients of ``cross_entropy(states @ vectors.T, targets)`` without the padding item, with fewer
+    passes over the logits. Where they do not fit, the matrix [B, n_items] is never held: a first pass sums the
+    exponentials by chunks of items, the backward pass makes each chunk again. Products are in the type of autocast where
+    it is on.
 
     Args:
         states: [B, H].
@@ -137,34 +139,56 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     def forward(ctx, states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
         kind = states.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else vectors.dtype
+        chunks, kept = _chunks(states, vectors), None
         with torch.autocast(kind, enabled=False):
-            low = states.to(dtype)
-            sums = [(low @ vectors[chunk].to(dtype).T).float().logsumexp(1) for chunk in _chunks(states, vectors)]
+            low, sums = states.to(dtype), []
+            own = torch.empty(len(targets), device=states.device)
+            for chunk in chunks:
+                logits = (low @ vectors[chunk].to(dtype).T).float()
+                rows, columns = _cells(targets, chunk)
+                own[rows] = logits[rows, columns]
+                if len(chunks) == 1:
+                    largest = logits.amax(1)
+                    kept = logits.sub_(largest[:, None]).exp_()
+                    sums.append(largest + kept.sum(1).log())
+                    kept_scale = (largest - sums[0]).exp()  # 1 / sum of a row of kept
+                else:
+                    sums.append(logits.logsumexp(1))
             normaliser = torch.stack(sums).logsumexp(0)  # [B]
-            own = (vectors[targets].to(dtype)[:, None] @ low[..., None])[:, 0, 0].float()
-        ctx.save_for_backward(states, vectors, targets, normaliser)
+        ctx.save_for_backward(states, vectors, targets, normaliser, *([] if kept is None else [kept, kept_scale]))
         ctx.dtype = dtype
         return (normaliser - own).mean()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        states, vectors, targets, normaliser = ctx.saved_tensors
+        states, vectors, targets, normaliser, *kept = ctx.saved_tensors
         low, of_states = states.to(ctx.dtype), torch.zeros_like(states, dtype=torch.float32)
         of_vectors = torch.empty_like(vectors)
         of_vectors[0] = 0
+        share = gradient / len(targets)
         for chunk in _chunks(states, vectors):
             part = vectors[chunk].to(ctx.dtype)
             # softmax minus one at the target, divided by B
-            error = (low @ part.T).float().sub_(normaliser[:, None]).exp_()
-            rows = ((targets >= chunk.start) & (targets < chunk.stop)).nonzero()[:, 0]
-            error[rows, targets[rows] - chunk.start] -= 1
-            error = error.mul_(gradient / len(targets)).to(ctx.dtype)
+            if kept:
+                error = kept[0] * (kept[1] * share)[:, None]
+            else:
+                error = (low @ part.T).float().sub_(normaliser[:, None]).exp_().mul_(share)
+            error[_cells(targets, chunk)] -= share
+            error = error.to(ctx.dtype)
             of_states += error @ part
             of_vectors[chunk] = (error.T @ low).to(vectors.dtype)
         return of_states.to(states.dtype), of_vectors, None
 
 
 def _chunks(states: Tensor, vectors: Tensor) -> list[slice]:
-    """Items, without the padding item, so many at a time that their logits fit."""
+    """Items, without the padding item: all, where their logits fit, else so many at a time."""
+    if len(states) * len(vectors) <= _KEPT:
+        return [slice(1, len(vectors))]
     width = max(1, _CELLS // len(states))
     return [slice(first, min(first + width, len(vectors))) for first in range(1, len(vectors), width)]
+
+
+def _cells(targets: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the targets that are in a chunk."""
+    rows = ((targets >= chunk.start) & (targets < chunk.stop)).nonzero()[:, 0]
+    return rows, targets[rows] - chunk.start
