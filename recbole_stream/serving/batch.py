@@ -53,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(options: argparse.Namespace) -> None:
     """Recommend, and print the table or where it is."""
-    if options.output is None and (options.all_users or options.histories):
+    if options.output is None and (options.all_users or options.histories or options.address):
         raise InputError("--output is missing: name a file that ends in .parquet, .csv or .jsonl.")
     model = Recommender.load(options.model, options.device)
     if options.output is None:
