@@ -26,11 +26,13 @@ from recbole_stream.errors import InputError
 from recbole_stream.files import whole_file, write_text
 from recbole_stream.serving.folder import CONFIG_FILE, Parts
 from recbole_stream.serving.inputs import Named, read_histories
+from recbole_stream.serving.reasons import REASONS, flat
 from recbole_stream.serving.recommender import Recommender
 
-__all__ = ["arguments", "command", "recommend_to_file"]
+__all__ = ["EXPLAINED", "arguments", "command", "recommend_to_file"]
 
 PART = 8192  # histories
+_EXPLAINED_AT_ONCE = 256  # reasons are large until they are columns
 _ENDINGS = (".parquet", ".csv", ".jsonl")
 
 
@@ -43,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--histories", help="file of histories or events: .parquet, .jsonl or CSV")
     parser.add_argument("--top", type=int, default=10, help="items for each (default: 10)")
     parser.add_argument("--include-seen", action="store_true", help="recommend what a history holds, too")
+    parser.add_argument("--explain", action="store_true", help="say why, which takes several times as long")
     parser.add_argument("--output", help="file to write: .parquet, .csv or .jsonl; by default a table on the screen")
     parser.add_argument("--device", help="cpu or cuda (default: a GPU where there is one)")
     parser.add_argument("--address", help="of a Ray cluster to spread the work over: auto, HOST:PORT, or local")
@@ -50,18 +53,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(options: argparse.Namespace) -> None:
     """Recommend, and print the table or where it is."""
-    if options.output is None and (options.all_users or options.histories):
+    if options.output is None and (options.all_users or options.histories or options.address):
         raise InputError("--output is missing: name a file that ends in .parquet, .csv or .jsonl.")
     model = Recommender.load(options.model, options.device)
     if options.output is None:
         users = options.users.split(",")
-        table = model.recommend(users, options.top, not options.include_seen)
+        table = model.recommend(users, options.top, not options.include_seen, explain=options.explain)
         table.insert(0, "user", [users[row] for row in table.pop("row")])
+        if options.explain:  # all numbers would not fit a screen
+            table["why"] = [why["words"] for why in table["why"]]
         print(table.to_string(index=False))
         return
     written = recommend_to_file(
         model, options.output, options.histories, _asked_users(model, options), options.top,
-        not options.include_seen, options.address,
+        not options.include_seen, options.address, options.explain,
     )  # fmt: skip
     print(written)
 
@@ -80,6 +85,7 @@ def recommend_to_file(
     k: int = 10,
     exclude_seen: bool = True,
     address: str | None = None,
+    explain: bool = False,
 ) -> str:
     """Rank a file of histories, or many users, into a file; the same call goes on after a kill.
 
@@ -88,17 +94,19 @@ def recommend_to_file(
     Args:
         model: ranks.
         output: ends in .parquet, .csv or .jsonl. Its rows: ``user`` (or the history's name), ``rank``, ``item``,
-            ``title``, ``score``.
+            ``title``, ``score``; with ``explain`` also those of :mod:`recbole_stream.serving.reasons`.
         histories: see :mod:`recbole_stream.serving.inputs`; None ranks ``users``.
         users: names of users of the training data.
         k, exclude_seen: see :meth:`Recommender.recommend`.
         address: of a Ray cluster; None ranks here.
+        explain: say why.
 
     Returns:
         a sentence on what was written.
 
     Raises:
-        InputError: a bad file, an unknown user, an output that is there or of another ending, or parts of another call.
+        InputError: a bad file, an unknown user, an output that is there or of another ending, parts of another call, or
+            ``explain`` of a model of RecBole.
     """
     output = Path(output)
     if output.suffix not in _ENDINGS:
@@ -106,16 +114,19 @@ def recommend_to_file(
     if output.exists():
         raise InputError(f"{output} is there already: name another --output, or delete it first.")
     model.check_top(k)
+    if explain:
+        _ = model.explainer  # refuses a model that gives no reasons, before anything is written
     for user in users or ():
         model.history_of(user)  # all are known before any is ranked
     work = output.with_name(f"{output.name}.parts")
-    _begin(work, _fingerprint(model, histories, users, k, exclude_seen))
+    _begin(work, _fingerprint(model, histories, users, k, exclude_seen, explain))
     numbered = enumerate(read_histories(histories, PART) if histories else _named(users or []))
     bar = tqdm(total=None if histories else len(users or []), desc="Recommending", unit=" histories", smoothing=0)
     waiting = _not_done(work, numbered, bar)
-    rank = _on_cluster(model, address) if address else _here(model)
+    asked = k, exclude_seen, explain
+    ranked = _on_cluster(model, address, waiting, asked) if address else _here(model, waiting, asked)
     try:
-        for number, content, count in rank(waiting, k, exclude_seen):
+        for number, content, count in ranked:
             with whole_file(work / f"{number:06}.parquet") as file:
                 file.write(content)
             bar.update(count)
@@ -164,7 +175,7 @@ def _not_done(work: Path, numbered: Iterable[tuple[int, Any]], bar: tqdm) -> Ite
             yield number, part
 
 
-def _rank_part(model: Recommender, part: Named, k: int, exclude_seen: bool) -> bytes:
+def _rank_part(model: Recommender, part: Named, k: int, exclude_seen: bool, explain: bool) -> bytes:
     """A part's recommendations as a Parquet file, whose metadata say what was left out."""
     known, unknown = [], 0
     for name, history in part:
@@ -175,16 +186,19 @@ def _rank_part(model: Recommender, part: Named, k: int, exclude_seen: bool) -> b
         unknown += len(history) - len(items)
         if items:
             known.append((name, items))
-    if known:
-        table = model.recommend([history for _, history in known], k, exclude_seen)
-        table.insert(0, "user", [known[row][0] for row in table.pop("row")])
-    else:
-        table = pd.DataFrame({"user": [], "rank": [], "item": [], "title": [], "score": []})
-    types = {"user": str, "rank": "int32", "item": str, "title": str, "score": "float64"}
-    arrow = pyarrow.Table.from_pandas(table.astype(types), preserve_index=False).cast(_SCHEMA)
+    schema = EXPLAINED if explain else _SCHEMA
+    step = _EXPLAINED_AT_ONCE if explain else PART
+    tables = [schema.empty_table()]
+    for start in range(0, len(known), step):
+        some = known[start : start + step]
+        table = model.recommend([history for _, history in some], k, exclude_seen, explain=explain)
+        table.insert(0, "user", [some[row][0] for row in table.pop("row")])
+        columns = {name: table[name] for name in _SCHEMA.names} | (flat(table["why"]) if explain else {})
+        tables.append(pyarrow.table(columns, schema))
     counts = {"ranked": len(known), "unknown": unknown, "left_out": len(part) - len(known)}
+    arrow = pyarrow.concat_tables(tables).replace_schema_metadata({"counts": json.dumps(counts)})
     buffer = io.BytesIO()
-    pyarrow.parquet.write_table(arrow.replace_schema_metadata({"counts": json.dumps(counts)}), buffer)
+    pyarrow.parquet.write_table(arrow, buffer)
     return buffer.getvalue()
 
 
@@ -197,17 +211,18 @@ _SCHEMA = pyarrow.schema(
         ("score", pyarrow.float64()),
     ]
 )
+EXPLAINED = pyarrow.schema([*_SCHEMA, *REASONS])
+
+Asked = tuple[int, bool, bool]  # k, exclude_seen, explain
+Ranked = Iterator[tuple[int, bytes, int]]  # number of a part, its file, its histories
 
 
-def _here(model: Recommender):
-    def rank(waiting: Iterable[tuple[int, Named]], k: int, exclude_seen: bool) -> Iterator[tuple[int, bytes, int]]:
-        for number, part in waiting:
-            yield number, _rank_part(model, part, k, exclude_seen), len(part)
-
-    return rank
+def _here(model: Recommender, waiting: Iterable[tuple[int, Named]], asked: Asked) -> Ranked:
+    for number, part in waiting:
+        yield number, _rank_part(model, part, *asked), len(part)
 
 
-def _on_cluster(model: Recommender, address: str):
+def _on_cluster(model: Recommender, address: str, waiting: Iterable[tuple[int, Named]], asked: Asked) -> Ranked:
     """The same by tasks of a Ray cluster, two for each of its cores at a time; a lost worker's part is ranked again."""
     check_ray("--address")
     import ray
@@ -216,18 +231,14 @@ def _on_cluster(model: Recommender, address: str):
         connect(None if address == "local" else address, 1, 0)
     task = ray.remote(num_cpus=1, max_retries=STARTS - 1)(_rank_remotely)
     shared = ray.put(model.parts)
-
-    def rank(waiting: Iterable[tuple[int, Named]], k: int, exclude_seen: bool) -> Iterator[tuple[int, bytes, int]]:
-        running: dict[Any, tuple[int, int]] = {}
-        most, waiting = 2 * max(1, int(ray.cluster_resources().get("CPU", 1))), iter(waiting)
-        for number, part in waiting:
-            running[task.remote(model.fingerprint, shared, part, k, exclude_seen)] = number, len(part)
-            if len(running) == most:
-                yield _next(ray, running)
-        while running:
+    running: dict[Any, tuple[int, int]] = {}
+    most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    for number, part in waiting:
+        running[task.remote(model.fingerprint, shared, part, asked)] = number, len(part)
+        if len(running) == most:
             yield _next(ray, running)
-
-    return rank
+    while running:
+        yield _next(ray, running)
 
 
 def _next(ray: Any, running: dict[Any, tuple[int, int]]) -> tuple[int, bytes, int]:
@@ -239,11 +250,11 @@ def _next(ray: Any, running: dict[Any, tuple[int, int]]) -> tuple[int, bytes, in
 _opened: dict[str, Recommender] = {}  # in a worker: the model that its last task had
 
 
-def _rank_remotely(fingerprint: str, parts: Parts, part: Named, k: int, exclude_seen: bool) -> bytes:
+def _rank_remotely(fingerprint: str, parts: Parts, part: Named, asked: Asked) -> bytes:
     if fingerprint not in _opened:
         _opened.clear()
         _opened[fingerprint] = Recommender(parts)
-    return _rank_part(_opened[fingerprint], part, k, exclude_seen)
+    return _rank_part(_opened[fingerprint], part, *asked)
 
 
 def _join(work: Path, output: Path) -> tuple[int, int, int, int]:
@@ -263,11 +274,12 @@ def _join(work: Path, output: Path) -> tuple[int, int, int, int]:
             table = pyarrow.parquet.read_table(file).replace_schema_metadata(None)
             rows += len(table)
             if output.suffix == ".jsonl":
-                target.write(table.to_pandas().to_json(orient="records", lines=True, force_ascii=False).encode())
+                cells = table.to_pandas(types_mapper={pyarrow.int32(): pd.Int32Dtype()}.get)  # no rank is 3.0
+                target.write(cells.to_json(orient="records", lines=True, force_ascii=False).encode())
                 continue
             if writer is None:
                 kind = pyarrow.parquet.ParquetWriter if output.suffix == ".parquet" else pyarrow.csv.CSVWriter
-                writer = kind(target, _SCHEMA)
+                writer = kind(target, table.schema)
             writer.write_table(table)
         if writer is not None:
             writer.close()

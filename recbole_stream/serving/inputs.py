@@ -148,4 +148,7 @@ def _times(path: Path, cells: pd.Series) -> np.ndarray:
                 f"{path} has the time {cells.iloc[int(wrong.argmax())]!r}, which is neither a number nor a date: correct it."
             )
         times = (dates - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
-    return times.to_numpy(np.float64)
+    numbers = times.to_numpy(np.float64)
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{path} has a time that is infinite: correct it.")
+    return numbers

@@ -1,20 +1,22 @@
 """The service on Ray Serve: ``serve run recbole_stream.serving.ray_app:app model=MODEL replicas=2``.
 
-One gateway checks requests and shows the pages; replicas rank. A request whose replica dies goes to another one: ranking
-changes nothing, so that it may be done twice.
+One gateway checks requests and shows the pages; replicas rank. A request whose replica dies or falls silent is sent again:
+ranking changes nothing, so that it may be done twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
-from ray.exceptions import RayActorError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError
+from ray.serve.exceptions import DeploymentUnavailableError, ReplicaUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from recbole_stream.errors import InputError
@@ -25,9 +27,14 @@ from recbole_stream.serving.recommender import Recommender
 from recbole_stream.serving.schema import Answer, Busy, Limits, Question
 from recbole_stream.serving.search import Titles
 
-__all__ = ["app"]
+__all__ = ["app", "until_answered"]
 
 _PAUSE = 0.1  # seconds before a request whose replica died is sent again
+_GRACE = (
+    2.0  # a replica that lives says within its patience that it is busy; so many seconds later it is taken for gone
+)
+_PATIENCES = 3  # until the client is told to come again
+_GONE = (RayActorError, NodeDiedError, ObjectLostError, ReplicaUnavailableError, DeploymentUnavailableError)
 
 
 class Options(BaseModel):
@@ -38,14 +45,16 @@ class Options(BaseModel):
         replicas: processes that rank.
         cpus: of each replica, which computes with as many threads.
         gpus: of each replica.
+        patience: seconds that a replica may take for a request; see :func:`until_answered`.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     model: str
-    replicas: int = 1
-    cpus: float = 1
-    gpus: float = 0
+    replicas: int = Field(1, ge=1)
+    cpus: float = Field(1, gt=0)
+    gpus: float = Field(0, ge=0)
+    patience: float = Field(Limits.patience, gt=0, allow_inf_nan=False)
 
 
 class Ranking:
@@ -77,11 +86,11 @@ def app(options: dict[str, str]) -> serve.Application:
     except ValidationError as fault:
         words = "; ".join(f"{'.'.join(map(str, own['loc']))}: {own['msg']}" for own in fault.errors())
         raise InputError(
-            f"The options are wrong ({words}): give model=MODEL and, if wanted, replicas, cpus, gpus."
+            f"The options are wrong ({words}): give model=MODEL and, if wanted, replicas, cpus, gpus, patience."
         ) from None
     model = str(Path(given.model).absolute())
     read_model(model)
-    limits = Limits()
+    limits = replace(Limits(), patience=given.patience)
     ranking = serve.deployment(Ranking).options(
         num_replicas=given.replicas,
         max_ongoing_requests=limits.queue,
@@ -103,22 +112,37 @@ class _Gateway:
 _REPLICAS: list[DeploymentHandle] = []
 
 
+async def until_answered(send: Callable[[], Awaitable[Any]], patience: float) -> Any:
+    """Send a request until a replica answers it.
+
+    It is sent again where its replica died, and where nothing came for ``patience`` + 2 seconds: the machine may be
+    gone without a word, which a cluster notices late.
+
+    Args:
+        send: sends it to some replica.
+        patience: seconds within which a replica answers, if only that it is busy.
+
+    Raises:
+        Busy: none has after three times that.
+    """
+    clock = asyncio.get_running_loop().time
+    end = clock() + _PATIENCES * patience
+    while (now := clock()) < end:
+        try:
+            async with asyncio.timeout_at(min(now + patience + _GRACE, end)):
+                return await send()
+        except TimeoutError:
+            continue
+        except _GONE:
+            await asyncio.sleep(min(_PAUSE, max(0.0, end - clock())))
+    raise Busy(f"No answer came within {_PATIENCES * patience:g} seconds: try again later.")
+
+
 def _gateway(model: str, limits: Limits) -> FastAPI:
     parts, measures = read_model(model), Measures()
 
     async def answer(question: Question) -> Answer:
-        try:
-            async with asyncio.timeout(limits.patience):
-                while True:
-                    try:
-                        found: Any = await _REPLICAS[-1].remote(question)
-                        break
-                    except (RayActorError, DeploymentUnavailableError):  # its replica died
-                        await asyncio.sleep(_PAUSE)
-        except TimeoutError:
-            raise Busy(f"The answer took longer than {limits.patience:g} seconds: try again later.") from None
-        except BackPressureError:
-            raise Busy("Too many histories wait already: try again later.") from None
+        found = await until_answered(lambda: _REPLICAS[-1].remote(question), limits.patience)
         if isinstance(found, Exception):
             raise found
         return found

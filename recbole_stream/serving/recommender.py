@@ -78,9 +78,10 @@ class Recommender:
             device: where to compute; by default on a GPU where there is one.
 
         Raises:
-            InputError: there is no model, or a damaged one.
+            InputError: there is no model, or a damaged one, or no such device.
         """
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        _check_device(device)
         if not Path(path).is_dir():
             raise InputError(f"There is no folder {path}: name a model that was exported, or the folder of a run.")
         if not is_model(path) and (Path(path) / "results.json").is_file():
@@ -270,3 +271,10 @@ class Recommender:
                 "score": np.concatenate([scores for _, scores in found]).astype(float),
             }
         )
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError):  # the latter where PyTorch was built without CUDA
+        raise InputError(f"There is no device {str(device)!r} here: name cpu, or cuda where there is a GPU.") from None
