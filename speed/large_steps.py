@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recbole_stream.data.prefixes import Prefixes
 from recbole_stream.data.samples import Samples
 from recbole_stream.data.scan import scan_file
 from recbole_stream.decoding.rank_by_views import deliberate
@@ -97,7 +98,7 @@ def setup(log: Log, folder: Path, marks: Marks, options: Mapping[str, Any]) -> N
     from recbole_stream.host.dataset import SemanticIDDataset
 
     class WithoutText(SemanticIDDataset):
-        def _attach_semantic_ids(self) -> None:
+        def _attach_items(self) -> None:
             """Text is a step of its own."""
 
     _prepare("TIGER", WithoutText, folder, marks, "")
@@ -261,9 +262,8 @@ def _samples(log: Log) -> Samples:
     place = np.arange(len(users)) - np.repeat(first, counts)
     rows = torch.from_numpy(np.flatnonzero((place > 0) & (place < np.repeat(counts - 2, counts))))
     lengths = torch.from_numpy(place)[rows].clamp(max=_HISTORY)
-    flat, width = torch.from_numpy(items), torch.arange(_HISTORY)
-    histories = flat[(rows - lengths)[:, None] + torch.minimum(width, lengths[:, None] - 1)]
-    return Samples(histories.masked_fill(width >= lengths[:, None], 0), lengths, flat[rows])
+    flat = torch.from_numpy(items)
+    return Samples(Prefixes(flat, rows - lengths, lengths, _HISTORY), lengths, flat[rows])
 
 
 def _text(log: Log) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from recbole_stream.data.prefixes import Prefixes
 from recbole_stream.data.seen import Seen
 
 __all__ = ["Batch", "Samples", "trim", "whole_sequences"]
@@ -61,13 +62,13 @@ class Samples:
     """All (history, next item) pairs of a split.
 
     Attributes:
-        histories: item ids [N, L_max], right-padded with 0.
+        histories: item ids [N, L_max], right-padded with 0; a tensor, or read from the events.
         lengths: items in each history [N].
         targets: the next item [N].
         seen: what is left out of the rankings of all; None where nothing is.
     """
 
-    histories: Tensor
+    histories: Tensor | Prefixes
     lengths: Tensor
     targets: Tensor
     seen: Seen | None = None
@@ -123,7 +124,7 @@ def whole_sequences(samples: Samples) -> Samples:
     L_max items alone, every L_max-th prefix is left, counted from the longest: a model that learns all positions of a
     history then learns every item of the sequence once, with up to L_max items before it.
     """
-    histories, lengths, width = samples.histories, samples.lengths, samples.histories.shape[1]
+    histories, lengths, width = samples.histories.to_dense(), samples.lengths, samples.histories.shape[1]
     whole = torch.cat([histories, torch.zeros_like(histories[:, :1])], 1)
     whole.scatter_(1, lengths[:, None], samples.targets[:, None])  # the history and its target [N, L_max + 1]
     full = lengths[:-1] == width

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import os
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
 from recbole.config import Config
 from recbole.data.dataset import SequentialDataset
+from recbole.data.interaction import Interaction
 
 from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.data.samples import Samples
@@ -18,6 +20,7 @@ from recbole_stream.host.checkpoints import known_items, loading
 from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.items import ItemTable
 from recbole_stream.host.keys import check_combinations
+from recbole_stream.host.rows import PrefixRows, prefix_rows
 from recbole_stream.host.seen import seen_of
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text, text_columns
@@ -49,6 +52,19 @@ class ItemTextDataset(SequentialDataset):
         broadcast(self._attach_items)
         if not is_first():
             self._attach_items()  # what the first process has computed is in the cache now
+
+    def data_augmentation(self) -> None:
+        rows = prefix_rows(self)
+        if rows is None:
+            super().data_augmentation()
+        else:
+            self.inter_feat = rows
+
+    def __getitem__(self, index: Any, join: bool = True) -> Interaction:
+        """Some rows, as a loader asks for them: with their lists."""
+        rows = self.inter_feat[index]
+        rows = rows.to_dense() if isinstance(rows, PrefixRows) else rows
+        return self.join(rows) if join else rows
 
     def _attach_items(self) -> None:
         tokens = [str(item) for item in self.field2id_token[self.iid_field][1:]]
@@ -220,7 +236,7 @@ class STREAMRecDataset(SemanticIDDataset):
 
 
 def samples_of(dataset: SequentialDataset) -> Samples:
-    """All (history, next item) pairs of a built split, as RecBole augmented them."""
+    """All (history, next item) pairs of a built split; the histories are parts of its events or, ready-made, rows."""
     config, features = dataset.config, dataset.inter_feat
     item, suffix = config["ITEM_ID_FIELD"], config["LIST_SUFFIX"]
     lengths = features[config["ITEM_LIST_LENGTH_FIELD"]]

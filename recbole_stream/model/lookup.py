@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
+from recbole_stream.data.prefixes import Prefixes
+
 __all__ = ["UNSEEN", "Content", "Transitions", "log_shares", "recency_weights"]
 
 # added to the share of transitions before the logarithm: the value of an item that never followed the history's items
@@ -48,7 +50,7 @@ class Transitions(nn.Module):
 
     def __init__(
         self,
-        histories: Tensor,
+        histories: Tensor | Prefixes,
         lengths: Tensor,
         targets: Tensor,
         n_items: int,

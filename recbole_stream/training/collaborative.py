@@ -40,7 +40,7 @@ class NextItem(Objective):
 
 def content_of(samples: Samples) -> str:
     """A hash of training samples, for caches of what follows from them."""
-    return content_hash(samples.histories.cpu().numpy(), samples.targets.cpu().numpy())
+    return content_hash(samples.histories.to_dense().cpu().numpy(), samples.targets.cpu().numpy())
 
 
 def collaborative_vectors(

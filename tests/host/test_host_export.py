@@ -49,7 +49,7 @@ def test_every_row_recommends_as_the_run_did(run, tmp_path, name, stage):
         items = full_sort_topk(users, network, test, 10, "cpu")[1]
     else:
         items = network.rank_batch(samples.batch(torch.arange(len(samples))), 10)[0][:, :10]
-    names = [[model.items[item - 1] for item in own if item] for own in samples.histories.tolist()]
+    names = [[model.items[item - 1] for item in own if item] for own in samples.histories.to_dense().tolist()]
     table = model.recommend(names, 10, exclude_seen=model.leave_out_seen)
     expected = [dataset.id2token(dataset.iid_field, own).tolist() for own in items.numpy()]
     assert table.groupby("row")["item"].agg(list).tolist() == expected

@@ -97,7 +97,7 @@ def test_checkpoint_comes_back_and_recommends(small, tmp_path, monkeypatch):
 def rig(model, data) -> torch.Tensor:
     """Give each user the item that the model puts at the user's place, 1, 2, .., 13, 1, 2, ..; returns the places."""
     model.eval()
-    ranked, _ = model.rank(samples_of(data._dataset).histories, 13)
+    ranked, _ = model.rank(samples_of(data._dataset).histories.to_dense(), 13)
     places = 1 + torch.arange(len(ranked)) % 13
     data._dataset.inter_feat.interaction["item_id"] = ranked.gather(1, places[:, None] - 1)[:, 0]
     return places
@@ -149,15 +149,17 @@ def test_metrics_beyond_hits_are_of_exact_scores_and_of_the_lists_that_are_recom
 
     with torch.no_grad():
         if ranking == "states":
-            scores = model.network.deliberation.matcher(samples.histories)[:, 1:]
+            scores = model.network.deliberation.matcher(samples.histories.to_dense())[:, 1:]
         else:
-            scores = item_log_probs(model.network, samples.histories, torch.arange(1, n).expand(len(samples), -1))
+            scores = item_log_probs(
+                model.network, samples.histories.to_dense(), torch.arange(1, n).expand(len(samples), -1)
+            )
     own = scores.gather(1, samples.targets[:, None] - 1)
     # the share of other items that the target beats; the target itself ties with itself, which is taken out
     auc = ((scores < own).sum(1) + ((scores == own).sum(1) - 1) / 2) / (n - 2)
     assert found["gauc"] == pytest.approx(auc.mean().item(), abs=1e-5)
 
-    lists = model.rank(samples.histories, 10)[0].numpy()
+    lists = model.rank(samples.histories.to_dense(), 10)[0].numpy()
     counts = np.bincount(lists.ravel(), minlength=n)  # RecBole counts the padding item as one that nobody is shown
     assert counts[0] == 0
     assert found["itemcoverage@10"] == pytest.approx((counts > 0).sum() / n, abs=1e-6)

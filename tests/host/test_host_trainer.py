@@ -44,7 +44,7 @@ def test_users_that_taught_are_ranked_by_what_others_taught_and_the_rest_by_the_
         _, model, _, _, valid, _ = load_data_and_model(str(run / "checkpoints" / "STREAMRec-seed2020-Deliberation.pth"))
     model.eval()
     samples, slow = samples_of(valid._dataset), model.network.deliberation
-    views = slow.catalogue(samples.histories)[:, 1:].double().numpy()  # without the padding item
+    views = slow.catalogue(samples.histories.to_dense())[:, 1:].double().numpy()  # without the padding item
     targets = (samples.targets - 1).numpy()
 
     def ranks(users, weights):

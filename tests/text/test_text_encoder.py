@@ -1,5 +1,6 @@
 """Eq. 4 by hand, and the packaged encoder on a few texts."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -59,6 +60,55 @@ def test_agrees_with_sentence_transformers_up_to_its_normalisation(packaged):
     own, _ = encode_texts(TEXTS, str(get_model_path()), None, show_progress=False)
     theirs = SentenceTransformer(str(get_model_path()), device="cpu").encode(TEXTS)
     assert min(cosine(a, b) for a, b in zip(own, theirs, strict=True)) > 0.9995
+
+
+def encode(texts, cache):
+    return encode_texts(texts, "auto", cache, batch_size=8, show_progress=False)[0]
+
+
+def test_an_interrupted_encoding_goes_on_from_its_parts(packaged, tmp_path, monkeypatch):
+    texts = [f"text {n} " + "long " * (n % 9) for n in range(100)]
+    whole = encode(texts, None)
+    monkeypatch.setattr("recbole_stream.text.encoder._PART", 20)  # two batches of 8 in a part
+    stock, written = os.replace, []
+
+    def replace(source, target):
+        written.append(target)
+        if len(written) == 3:  # the third part is on the disk, and has no name yet
+            raise KeyboardInterrupt
+        stock(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", replace)
+        encode(texts, tmp_path)
+    (folder,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    assert sorted(path.name for path in folder.iterdir()) == ["part-000000000.npz", "part-000000016.npz"]
+    (folder / ".part-000000032.npz.1.tmp").write_bytes(b"half")  # as a kill leaves it
+    (folder / "part-000000016.npz").write_bytes(b"torn")
+    encoded = []
+    monkeypatch.setattr(
+        "recbole_stream.text.encoder.mean_pool", lambda *given: encoded.append(len(given[0])) or mean_pool(*given)
+    )
+    assert np.array_equal(encode(texts, tmp_path), whole) and sum(encoded) == 100 - 16
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+def test_a_full_disk_leaves_the_finished_parts_alone(packaged, tmp_path, monkeypatch):
+    texts = [f"text {n}" for n in range(40)]
+    monkeypatch.setattr("recbole_stream.text.encoder._PART", 16)
+    calls = []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(InputError, match="There is no space left on the disk to write .*part-000000016.npz"):
+            encode(texts, tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["part-000000000.npz"]
+    assert np.array_equal(encode(texts, tmp_path), encode(texts, None))
 
 
 def test_max_length_cuts_the_text(packaged):

@@ -50,7 +50,7 @@ def test_match_alone_trains_resumes_ranks_and_loads(small, monkeypatch, caplog):
     assert weights[0] == 0 and weights[1:].any()
     model.eval()
     samples = samples_of(test._dataset)
-    items, _ = model.rank(samples.histories, 10)
+    items, _ = model.rank(samples.histories.to_dense(), 10)
     recall = (items == samples.targets[:, None]).any(1).float().mean()
     assert deliberation["test"]["recall@10"] == pytest.approx(float(recall), abs=1e-6)
 
