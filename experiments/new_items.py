@@ -136,8 +136,11 @@ def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
     ranker = build_ranker(after.config, after.tensors)
     mean, own = dict(after.tensors), after.tensors[_OWN]
     mean[_OWN] = torch.cat([own[: len(old) + 1], own[1 : len(old) + 1].mean(0).expand(len(added), -1)])
-    never = dict(after.tensors)
-    never["popularity"] = F.pad(after.tensors["popularity"][: len(old) + 1], (0, len(added)))
+    counts = {
+        events: dict(after.tensors)
+        | {"popularity": F.pad(after.tensors["popularity"][: len(old) + 1], (0, len(added)), value=events)}
+        for events in (0, 1, 2)
+    }
     states = dict(after.tensors)
     states["network.deliberation.ranking"] = torch.tensor(RANKINGS.index("states"))
     text = F.pad(after.tensors["text"], (0, 0, 1, 0))
@@ -149,7 +152,12 @@ def measure(before: Parts, after: Parts, whole: Histories) -> pd.DataFrame:
         ),
         "after": lambda *rows: ranks_of(ranker, new, *rows),
         "after, own embeddings their mean": lambda *rows: ranks_of(build_ranker(after.config, mean), new, *rows),
-        "after, popularity 0": lambda *rows: ranks_of(build_ranker(after.config, never), new, *rows),
+        **{
+            f"after, --events={events}": lambda *rows, tensors=tensors: ranks_of(
+                build_ranker(after.config, tensors), new, *rows
+            )
+            for events, tensors in counts.items()
+        },
         "after, matching alone": lambda *rows: ranks_of(build_ranker(after.config, states), new, *rows),
         "texts alone": lambda *rows: ranks_by(content, new, ranker.longest, *rows),
         "popularity": lambda *rows: ranks_by(lambda own: popularity.expand(len(own), -1), new, ranker.longest, *rows),

@@ -27,12 +27,9 @@ __all__ = ["add_items", "arguments", "command", "with_items"]
 
 _TABLES = ("network.tokens.table", "network.reference.tokens.table")
 _OWN = "network.deliberation.matcher.own.weight"
-# The popularity of a new item. The items without a training event that the verifier has learnt from are those whose events
-# are all validation and test events, so that to it 0 speaks for an item; results/amazon-beauty-2014.md has what it costs.
-_EVENTS = 1
 
 
-def add_items(parts: Parts, table: pd.DataFrame) -> Parts:
+def add_items(parts: Parts, table: pd.DataFrame, events: int | None = None) -> Parts:
     """A model with further items, nothing of which was trained.
 
     Args:
@@ -40,6 +37,7 @@ def add_items(parts: Parts, table: pd.DataFrame) -> Parts:
         table: a row an item, columns of strings: one called ``item`` (or by another usual name), and those that the
             model's texts are made of, ``parts.config["encoder"]["text_fields"]``. Others may be there: of all of them
             the title is the one that is called so.
+        events: as in :func:`with_items`.
 
     Returns:
         the model with the new items behind the old ones, in the order of the table; see :func:`with_items`.
@@ -62,7 +60,7 @@ def add_items(parts: Parts, table: pd.DataFrame) -> Parts:
             f"{encoder['text_encoder']} is {found['encoder']} ({found['dimension']}) here: install the model's own encoder."
         )
     items = pd.DataFrame({"item": names.to_list(), "title": _titles(table, item, encoder["text_fields"])}, dtype=str)
-    return with_items(parts, items, vectors)
+    return with_items(parts, items, vectors, events)
 
 
 def _check_names(names: pd.Series, known: set[str]) -> None:
@@ -102,17 +100,20 @@ def _titles(table: pd.DataFrame, item: str, fields: list[str]) -> list[str]:
     return table[columns[0]].fillna("").astype(str).to_list()
 
 
-def with_items(parts: Parts, items: pd.DataFrame, vectors: np.ndarray) -> Parts:
+def with_items(parts: Parts, items: pd.DataFrame, vectors: np.ndarray, events: int | None = None) -> Parts:
     """A model with further items whose texts are vectors already.
 
     A new item gets the nearest free semantic ID (:class:`recbole_stream.tokenizer.free_ids.FreeIDs`, by the items of the
-    training alone, however often items are added). What training gives is not there: its own embedding is 0, its
-    popularity one event, and nothing followed it. Old items keep their numbers and all that belongs to them.
+    training alone, however often items are added). What training gives is not there: its own embedding is 0, and
+    nothing followed it. Old items keep their numbers and all that belongs to them.
 
     Args:
         parts: the model; left as it is.
         items: ``item`` and ``title`` of each new item.
         vectors: of their texts, float32 [n_new, D].
+        events: as how popular a new item counts, in training events; by default as the median of the items trained.
+            0 would speak for it: the items without training events that the verifier has learnt from are those whose
+            events are all validation and test events.
 
     Raises:
         InputError: there are no free semantic IDs left.
@@ -133,7 +134,9 @@ def with_items(parts: Parts, items: pd.DataFrame, vectors: np.ndarray) -> Parts:
     if _OWN in tensors:
         tensors[_OWN] = F.pad(tensors[_OWN], (0, 0, 0, new))
     if "popularity" in tensors:
-        tensors["popularity"] = F.pad(tensors["popularity"], (0, new), value=_EVENTS)
+        popularity = tensors["popularity"]
+        events = int(popularity[1 : trained + 1].median()) if events is None else events
+        tensors["popularity"] = F.pad(popularity, (0, new), value=events)
     columns = {"item": items["item"].astype(str), "title": items["title"].astype(str)}
     grown = pd.concat([parts.items, pd.DataFrame(columns)], ignore_index=True)
     note = f"{new:,} items were added after the training, by their texts: {len(grown):,} items in all."
@@ -146,14 +149,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "items", type=Path, help="CSV, Parquet or JSON lines: item, and the columns of the model's texts"
     )
+    parser.add_argument(
+        "--events", type=int, help="as how popular a new item counts; fewer show it more often (default: the median)"
+    )
     parser.add_argument("--output", type=Path, help="folder of the grown model, which is made (default: MODEL itself)")
 
 
 def command(options: argparse.Namespace) -> None:
     """Add, and say how many."""
+    if options.events is not None and options.events < 0:
+        raise InputError(f"--events is {options.events}, but must be 0 or more.")
     output = options.output or options.model
     parts = read_model(options.model)
     check_output(output, replace=options.output is None)
-    grown = add_items(parts, read_source(options.items).table)
+    grown = add_items(parts, read_source(options.items).table, options.events)
     write_model(output, grown, replace=options.output is None)
     print(f"{len(grown.items) - len(parts.items):,} new items; the model in {output} has {len(grown.items):,} now.")

@@ -53,7 +53,9 @@ def test_what_a_new_item_has_and_what_not():
     assert (tensors["network.tokens.table"][:41] == parts.tensors["network.tokens.table"]).all()
     codes = tensors["network.tokens.table"][1:] - tensors["network.tokens.offsets"]
     assert len(codes.unique(dim=0)) == 43
-    assert (tensors["popularity"][41:] == 1).all()
+    median = sorted(parts.tensors["popularity"][1:].tolist())[19]  # the lower one of 40
+    assert tensors["popularity"][41:].tolist() == [median] * 3
+    assert with_items(parts, NEW, vectors(), events=1).tensors["popularity"][41:].tolist() == [1] * 3
     assert np.array_equal(tensors["text"][40:].numpy(), vectors())
     assert (tensors["network.deliberation.matcher.own.weight"][41:] == 0).all()
     assert grown.items["item"].tolist()[39:] == ["i40", "n1", "n2", "n3"]
