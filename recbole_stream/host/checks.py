@@ -19,7 +19,7 @@ from recbole_stream.data.scan import Scan, scan_file
 from recbole_stream.errors import InputError
 from recbole_stream.host.columns import check_columns, file_form, interaction_files, load_named_columns, loaded
 
-__all__ = ["check_data", "check_dataset", "check_share", "data_warnings", "locate_data"]
+__all__ = ["check_data", "check_dataset", "check_share", "data_rows", "data_warnings", "locate_data"]
 
 _CONVERTER = "python -m recbole_stream.data.table"
 
@@ -86,6 +86,15 @@ def data_warnings(config: Config) -> list[str]:
             scan.repeats(file, f"delete these lines (`{_CONVERTER} --drop-repeated` does) unless they are meant"),
         ]
     return list(filter(None, warnings))
+
+
+def data_rows(config: Config) -> tuple[int, int]:
+    """Rows of the files of interactions, and the columns that RecBole loads of them; 0 of files not yet downloaded."""
+    files = list(filter(Path.is_file, interaction_files(config)))
+    if not files:
+        return 0, 0
+    types = dict(column.partition(":")[::2] for column in read_header(files[0], **file_form(config)))
+    return sum(scan.rows for scan in _scans(config).values()), len(loaded(config, "inter", types))
 
 
 def _nameless(scan: Scan) -> list[str]:

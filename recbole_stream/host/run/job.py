@@ -31,6 +31,7 @@ from recbole_stream.host.configuration import (
 )
 from recbole_stream.host.dataset import ItemTextDataset
 from recbole_stream.host.keys import SHARED_RULES, check_combinations
+from recbole_stream.host.memory import check_reading_fits, check_rows_fit
 from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
@@ -227,6 +228,7 @@ def _prepare(
     logger.info(dataset)
     if not isinstance(dataset, ItemTextDataset):  # our own datasets check themselves
         check_dataset(dataset)
+        check_rows_fit(dataset)
     train_data, valid_data, test_data = data_preparation(config, dataset)
     # each process drops units of its own; weights become those of the first, which draws what it draws in stock RecBole
     seed = config["seed"] if is_first() else mix(config["seed"], "process", process_index())
@@ -241,8 +243,9 @@ def _load(config: Config) -> Dataset:
     """RecBole's dataset, downloaded by RecBole where it knows the name.
 
     Raises:
-        InputError: the download failed.
+        InputError: the download failed, or the data does not fit into memory.
     """
+    check_reading_fits(config)
     try:
         return create_dataset(config)
     except URLError as fault:
