@@ -135,27 +135,30 @@ def catalogue_cross_entropy(states: Tensor, vectors: Tensor, targets: Tensor) ->
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
+    """No value is read on the way, so that a GPU is never waited for."""
+
     @staticmethod
     def forward(ctx, states: Tensor, vectors: Tensor, targets: Tensor) -> Tensor:
         kind = states.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else vectors.dtype
-        chunks, kept = _chunks(states, vectors), None
-        with torch.autocast(kind, enabled=False):
-            low, sums = states.to(dtype), []
-            own = torch.empty(len(targets), device=states.device)
+        low_precision = kind != "meta" and torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if low_precision else vectors.dtype
+        chunks, kept = _chunks(states, vectors), []
+        with torch.autocast("cpu" if kind == "meta" else kind, enabled=False):
+            low, sums, own = states.to(dtype), [], torch.zeros(len(targets), device=states.device)
             for chunk in chunks:
                 logits = (low @ vectors[chunk].to(dtype).T).float()
-                rows, columns = _cells(targets, chunk)
-                own[rows] = logits[rows, columns]
+                inside, columns = _places(targets, chunk)
+                own += torch.where(inside, logits.gather(1, columns), 0)[:, 0]
                 if len(chunks) == 1:
                     largest = logits.amax(1)
-                    kept = logits.sub_(largest[:, None]).exp_()
-                    sums.append(largest + kept.sum(1).log())
-                    kept_scale = (largest - sums[0]).exp()  # 1 / sum of a row of kept
+                    exponentials = logits.sub_(largest[:, None]).exp_()
+                    total = exponentials.sum(1)
+                    sums.append(largest + total.log())
+                    kept = [exponentials, total]
                 else:
                     sums.append(logits.logsumexp(1))
             normaliser = torch.stack(sums).logsumexp(0)  # [B]
-        ctx.save_for_backward(states, vectors, targets, normaliser, *([] if kept is None else [kept, kept_scale]))
+        ctx.save_for_backward(states, vectors, targets, normaliser, *kept)
         ctx.dtype = dtype
         return (normaliser - own).mean()
 
@@ -170,10 +173,12 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             part = vectors[chunk].to(ctx.dtype)
             # softmax minus one at the target, divided by B
             if kept:
-                error = kept[0] * (kept[1] * share)[:, None]
+                exponentials, total = kept
+                error = exponentials * (share / total)[:, None]
             else:
                 error = (low @ part.T).float().sub_(normaliser[:, None]).exp_().mul_(share)
-            error[_cells(targets, chunk)] -= share
+            inside, columns = _places(targets, chunk)
+            error.scatter_add_(1, columns, torch.where(inside, -share, 0).to(error.dtype))
             error = error.to(ctx.dtype)
             of_states += error @ part
             of_vectors[chunk] = (error.T @ low).to(vectors.dtype)
@@ -188,7 +193,7 @@ def _chunks(states: Tensor, vectors: Tensor) -> list[slice]:
     return [slice(first, min(first + width, len(vectors))) for first in range(1, len(vectors), width)]
 
 
-def _cells(targets: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the targets that are in a chunk."""
-    rows = ((targets >= chunk.start) & (targets < chunk.stop)).nonzero()[:, 0]
-    return rows, targets[rows] - chunk.start
+def _places(targets: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+    """Whether each target is in a chunk, and its column there, any where it is not; both [B, 1]."""
+    inside = (targets >= chunk.start) & (targets < chunk.stop)
+    return inside[:, None], (targets - chunk.start).clamp(0, chunk.stop - chunk.start - 1)[:, None]

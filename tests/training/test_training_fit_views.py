@@ -11,7 +11,6 @@ from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Transitions
 from recbole_stream.model.matching import Matcher
-from recbole_stream.training import fit_views
 from recbole_stream.training.fit_views import Match, collect_views, learn_to_deliberate
 from tests.helpers import backbone, catalogue, make_samples, random_histories, streamrec
 
@@ -46,7 +45,7 @@ def test_only_the_tower_is_trained_and_it_learns():
 
 @pytest.mark.parametrize("at_once", [0, 1 << 24])
 def test_the_loss_is_the_cross_entropy_over_all_items(at_once, monkeypatch):
-    monkeypatch.setattr(fit_views, "_LOGITS", at_once)
+    monkeypatch.setattr("recbole_stream.training.losses._KEPT", at_once)
     model, batch = tower()
     model.eval()
     loss, _ = next(Match(model).losses(batch))
