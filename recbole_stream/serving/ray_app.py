@@ -30,9 +30,8 @@ from recbole_stream.serving.search import Titles
 __all__ = ["app", "until_answered"]
 
 _PAUSE = 0.1  # seconds before a request whose replica died is sent again
-_GRACE = (
-    2.0  # a replica that lives says within its patience that it is busy; so many seconds later it is taken for gone
-)
+# a replica that lives says within its patience that it is busy; so many seconds later it is taken for gone
+_GRACE = 2.0
 _PATIENCES = 3  # until the client is told to come again
 _GONE = (RayActorError, NodeDiedError, ObjectLostError, ReplicaUnavailableError, DeploymentUnavailableError)
 
