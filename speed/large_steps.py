@@ -225,9 +225,9 @@ def _extrapolate(figures: dict[str, float], factor: float) -> None:
 
 
 def rank(log: Log, folder: Path, marks: Marks, options: Mapping[str, Any]) -> None:
-    """Users ranked by the views that are not generated, then by all."""
-    model = _model(log)
-    model.eval()
+    """Users ranked by the views that are not generated, then by all, as a model does that is trained no more."""
+    model = _model(log).eval()
+    model.deliberation.matcher.freeze()
     slow, samples, users = model.deliberation, _samples(log), options["users"]
     histories = samples.histories[torch.arange(len(samples) - users, len(samples)), :_HISTORY]
     with marks.part("trie"):

@@ -58,11 +58,19 @@ class Matcher(nn.Module):
             nn.init.normal_(self.project.weight, std=0.1 * text.shape[1] ** -0.5)
         self.norm = RMSNorm(size)
         self.encoder = Encoder(config)
+        self.register_buffer("frozen", None, persistent=False)
 
     def vectors(self) -> Tensor:
         """One vector an item, [n_items + 1, H]."""
+        if self.frozen is not None:
+            return self.frozen
         vectors = self.own.weight + F.embedding_bag(self.table, self.tokens.weight, mode="mean")
         return vectors if self.project is None else vectors + self.project(self.text)
+
+    @torch.no_grad()
+    def freeze(self) -> None:
+        """Make the vectors once, for a tower whose weights change no more, and let go of the texts' vectors."""
+        self.frozen, self.text = self.vectors(), None
 
     def states(self, histories: Tensor, vectors: Tensor) -> Tensor:
         """Item ids [B, L], 0 as padding on the right -> the encoder's output at the last item, [B, H]."""

@@ -96,6 +96,8 @@ def build_ranker(
             network = STREAMRecModel(sizes, tokens, keys["reasoning_mlp"], keys["reasoning_scale"], slow)
         network.load_state_dict(weights)
         network = network.to(device).eval().requires_grad_(False)
+        if getattr(network, "deliberation", None) is not None:
+            network.deliberation.matcher.freeze()
         ranker = Ranker(
             network, Trie(codes).to(device), config["beams"], config["candidates"], config["longest"], config["exact"]
         )

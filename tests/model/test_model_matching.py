@@ -36,6 +36,14 @@ def test_logits_are_products_with_the_state_of_the_last_item():
     assert torch.all(logits[:, 0] == -torch.inf)
 
 
+def test_a_frozen_tower_gives_the_same_without_its_texts():
+    matcher, histories = tower(), pad([[3, 1, 4], [5]])
+    with torch.no_grad():
+        logits = matcher(histories)
+        matcher.freeze()
+        assert matcher.text is None and torch.equal(matcher(histories), logits)
+
+
 def test_padding_changes_nothing():
     matcher = tower()
     with torch.no_grad():
