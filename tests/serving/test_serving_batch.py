@@ -150,11 +150,15 @@ def test_users_by_name(tmp_path, capsys):
         (["--users=u1", "--top=41"], "from 1 to the 40 items"),
         (["--all-users", "--top=41", "--output=a.csv"], "from 1 to the 40 items"),
         (["--all-users"], "--output is missing"),
+        (["--users=u1", "--address=local"], "--output is missing"),
+        (["--users=u1", "--device=tpu"], "There is no device 'tpu' here: name cpu"),
+        (["--users=u1", "--device=meta"], "There is no device 'meta' here: name cpu"),
         (["--users=u1", "--output=a.txt"], "must end in one of .parquet, .csv, .jsonl"),
         (["--histories=h.csv", "--output=a.csv"], "There is no file h.csv"),
         (["--histories=strange.csv", "--output=a.csv"], "No history holds an item that the model knows"),
         (["--histories=short.csv", "--output=a.csv"], "no column that is plainly the user"),
         (["--users=u1", "--output=there.csv"], "is there already"),
+        (["--users=", "--output=a.csv"], "knows no user ''"),
     ],
 )
 def test_bad_input_ends_with_a_sentence_and_leaves_nothing(tmp_path, words, sentence, capsys):

@@ -36,6 +36,9 @@ def test_dates_are_times(tmp_path):
     pd.DataFrame(rows, columns=["user", "item", "date"]).to_csv(tmp_path / "e.csv", index=False)
     with pytest.raises(InputError, match="the time 'soon', which is neither a number nor a date"):
         all_of(tmp_path / "e.csv")
+    (tmp_path / "e.csv").write_text("user,item,time\nann,a,inf\n")
+    with pytest.raises(InputError, match="e.csv has a time that is infinite"):
+        all_of(tmp_path / "e.csv")
 
 
 def test_ready_histories_keep_their_names(tmp_path):
