@@ -35,7 +35,7 @@ h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-bottom: .25rem; border-
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem }
 p, figcaption { max-width: 48rem }
 .faint, figcaption { color: var(--faint); font-size: .875rem }
-nav a { color: inherit; margin-right: 1rem }
+nav a { color: inherit; display: inline-block; margin-right: 1rem }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: .8125rem; font-variant-numeric: tabular-nums }
 th, td { padding: .25rem .5rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }

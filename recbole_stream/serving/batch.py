@@ -74,7 +74,7 @@ def command(options: argparse.Namespace) -> None:
 def _asked_users(model: Recommender, options: argparse.Namespace) -> list[str] | None:
     if options.all_users:
         return model.parts.users["user"].astype(str).tolist()
-    return options.users.split(",") if options.users else None
+    return options.users.split(",") if options.users is not None else None
 
 
 def recommend_to_file(

@@ -66,6 +66,8 @@ def _summary(model: Recommender, options: argparse.Namespace, held_out: bool) ->
     words = f"Seed {model.parts.config['seed']}, {len(model.items):,} items. "
     if held_out:
         words += "The last item of each history was hidden from the model. "
+        if not model.leave_out_seen:
+            words += "As in the run's own evaluation, items of the history are ranked with all others. "
     else:
         words += "What the history holds is not recommended. "
     if options.cases is not None:
@@ -78,7 +80,7 @@ def _summary(model: Recommender, options: argparse.Namespace, held_out: bool) ->
 
 def _asked(model: Recommender, options: argparse.Namespace) -> list[tuple[str, list[int]]]:
     """Names and item numbers of the histories that were asked for."""
-    if options.users:
+    if options.users is not None:
         users = options.users.split(",")
         _check_count(len(users))
         return [(f"User {user}", model.history_of(user)) for user in users]

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from recbole_stream.reporting.page import heading, note, page
-from recbole_stream.serving.words import name_of, ordinal
+from recbole_stream.serving.words import chance, name_of, ordinal, percent
 
 __all__ = ["Case", "explanation_page"]
 
@@ -49,7 +49,7 @@ ol.history .unread { color: var(--faint) }
 .standing td, .thinking td { padding: .25rem .75rem .25rem 0 }
 .standing .number { text-align: right }
 .standing svg { display: block; width: 14rem; height: .9rem; margin-top: .15rem }
-@media (max-width: 45rem) { .items .bar { width: 45% } .items td { padding: .35rem .25rem } }
+@media (max-width: 45rem) { .standing svg { width: 8rem } .items .bar { width: 45% } .items td { padding: .35rem .25rem } }
 """
 
 
@@ -104,6 +104,11 @@ def _guide(cases: Sequence[Case]) -> str:
         f"{start}. Base and bars sum to the score. How often an item followed another is a weighted count: directly after "
         "it counts 1, further away less, before it less as well."
     )
+    if not verified and _only_likelihood_against(cases):
+        text += (
+            " Bars to the left, even of the best items, say that each is less probable than if all items were alike: the "
+            "model gives much of its probability to tokens that are no item."
+        )
     if not any(case.thinking for case in cases):
         text += " This model writes no reasoning tokens before it recommends."
     legend = "".join(
@@ -111,6 +116,13 @@ def _guide(cases: Sequence[Case]) -> str:
         for view in [*first["views"], *(["verifier"] if verified else [])]
     )
     return note(text) + f'<ul class="legend">{legend}</ul>\n'
+
+
+def _only_likelihood_against(cases: Sequence[Case]) -> bool:
+    """Whether items are ranked by the likelihood alone, and some case's best item has a bar to the left."""
+    return any(case.items[0]["why"]["views"].get("likelihood", 0.0) < 0 for case in cases if case.items) and all(
+        list(item["why"]["views"]) == ["likelihood"] for case in cases for item in case.items
+    )
 
 
 def _case(case: Case, n_items: int) -> str:
@@ -170,7 +182,7 @@ def _thinking(steps: Sequence[Mapping[str, Any]]) -> str:
         token = step["token"]
         written = "before the first token"
         if token is not None:
-            written = f"token {number}: level {token['level']}, code {token['code']} ({_percent(token['probability'])})"
+            written = f"token {number}: level {token['level']}, code {token['code']} ({percent(token['probability'])})"
         near = "; ".join(f"{_title(item)} ({item['similarity']:.2f})" for item in step["nearest"])
         lines.append(f"<tr><td>{escape(written)}</td><td>{escape(near)}</td></tr>\n")
     words = (
@@ -232,7 +244,7 @@ def _evidence(why: Mapping[str, Any], n_items: int) -> str:
     said = []
     if why["followed"]:
         after = ", ".join(
-            f"{name_of(one)} {one['times']:.3g} times ({_percent(one['share'])})" for one in why["followed"]
+            f"{name_of(one)} {one['times']:.3g} times ({percent(one['share'])})" for one in why["followed"]
         )
         said.append(f"Followed {after}")
     if why["reads_like"]:
@@ -240,14 +252,10 @@ def _evidence(why: Mapping[str, Any], n_items: int) -> str:
             "Cosine of texts: " + ", ".join(f"{name_of(one)} {one['similarity']:.2f}" for one in why["reads_like"])
         )
     if why["match"]:
-        said.append(f"State: {ordinal(why['match']['rank'])} of {n_items:,}, {_percent(why['match']['probability'])}")
+        said.append(f"State: {ordinal(why['match']['rank'])} of {n_items:,}, {percent(why['match']['probability'])}")
     if why["tokens"]:
-        said.append("Tokens: " + ", ".join(_percent(math.exp(token["log_probability"])) for token in why["tokens"]))
+        said.append("Tokens: " + ", ".join(chance(token["log_probability"]) for token in why["tokens"]))
     return ". ".join(said) + "." if said else ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.1f}%"
 
 
 def _title(item: Mapping[str, Any]) -> str:

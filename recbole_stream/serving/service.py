@@ -6,6 +6,7 @@ import argparse
 import errno
 import importlib.util
 import logging
+import math
 import socket
 from dataclasses import replace
 
@@ -46,8 +47,8 @@ def command(options: argparse.Namespace) -> None:
     chosen = {name: getattr(options, name) for name in ("batch", "queue", "patience")}
     chosen = {name: value for name, value in chosen.items() if value is not None}
     for name, value in chosen.items():
-        if not value > 0:
-            raise InputError(f"--{name} is {value}, but must be more than 0.")
+        if not 0 < value < math.inf:
+            raise InputError(f"--{name} is {value}, but must be more than 0 and finite.")
     limits = replace(Limits(), **chosen)
     # each answer counts its unknown items, which is enough for a service
     logging.getLogger("recbole_stream.serving.recommender").setLevel(logging.ERROR)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["name_of", "ordinal", "sentence"]
+__all__ = ["chance", "name_of", "ordinal", "percent", "sentence"]
 
 _HAD = "it is in the history already"
 _LONG, _END = 56, 18  # letters of a title, and of its end where it is cut
+_RAREST = math.log(1e12)  # beyond, 1 in so many says no more
 _OFTEN, _ALIKE = 3.0, 0.5  # weighted count from which on "often" is true, and cosine from which on texts read alike
 
 
@@ -58,8 +59,20 @@ def _reason(view: str, why: Mapping[str, Any], n_items: int) -> str:
     if view == "repeats" and why["had"]:
         return _HAD
     if view == "likelihood" and why["tokens"]:
-        return f"the model writes its tokens with probability {math.exp(why['values'][view]):.2g}"
+        return f"the model writes its tokens with a chance of {chance(why['values'][view])}"
     return ""
+
+
+def chance(log_probability: float) -> str:
+    """A probability as it is said: 24%, or 1 in 2,600."""
+    if log_probability >= math.log(0.01):
+        return percent(math.exp(log_probability))
+    return f"1 in {float(f'{math.exp(min(-log_probability, _RAREST)):.2g}'):,.0f}"
+
+
+def percent(share: float) -> str:
+    """A share with two digits."""
+    return f"{100 * share:.2g}%" if share < 0.995 else f"{100 * share:.1f}%"
 
 
 def ordinal(number: int) -> str:

@@ -158,6 +158,7 @@ def test_users_by_name(tmp_path, capsys):
         (["--histories=strange.csv", "--output=a.csv"], "No history holds an item that the model knows"),
         (["--histories=short.csv", "--output=a.csv"], "no column that is plainly the user"),
         (["--users=u1", "--output=there.csv"], "is there already"),
+        (["--users=", "--output=a.csv"], "knows no user ''"),
     ],
 )
 def test_bad_input_ends_with_a_sentence_and_leaves_nothing(tmp_path, words, sentence, capsys):

@@ -16,7 +16,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.model.lookup import Transitions
 from recbole_stream.serving.contributions import contributions, neutral_views, shapley_values
 from recbole_stream.serving.evidence import followed, mid_ranks
-from recbole_stream.serving.words import ordinal, sentence
+from recbole_stream.serving.words import chance, ordinal, sentence
 
 KINDS = ("TIGER", "likelihood", "states", "deliberation", "verifier")
 MODELS = {kind: Recommender(make_parts(kind)) for kind in ("TIGER", "states", "deliberation", "verifier")}
@@ -209,11 +209,17 @@ WHY = {
         ({"views": {"matching": 1.0}, "match": {"rank": 1}}, "It matches the history best of 1,234 items."),
         ({"views": {"transitions": 1.0}, "followed": []}, "Nothing in the history speaks for it in particular."),
         ({"views": {"likelihood": 1.0}, "values": {"likelihood": math.log(0.03)}, "tokens": [{}]},
-         "The model writes its tokens with probability 0.03."),
+         "The model writes its tokens with a chance of 3%."),
     ],
 )  # fmt: skip
 def test_words(change, words):
     assert sentence(WHY | change, 1234) == words
+
+
+def test_chances():
+    chances = [chance(math.log(share)) for share in (0.999, 0.24, 0.01, 1 / 120, 1 / 2640, 1e-7)]
+    assert chances == ["99.9%", "24%", "1%", "1 in 120", "1 in 2,600", "1 in 10,000,000"]
+    assert chance(-1e6) == "1 in 1,000,000,000,000"
 
 
 def test_ordinals():

@@ -167,6 +167,19 @@ def test_bars_are_as_long_as_what_they_show():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("views", "said"),
+    [({"likelihood": -1.0}, True), ({"likelihood": 1.0}, False), ({"likelihood": -1.0, "matching": 2.0}, False)],
+)
+def test_bars_of_a_likelihood_that_is_below_that_of_any_item_are_explained(views, said):
+    why = {
+        "verifier": 0.0, "base": 0.0, "followed": [], "reads_like": [], "match": None, "tokens": None, "had": False,
+        "words": "", "views": views,
+    }  # fmt: skip
+    case = Case("x", [], 0, [{"item": "a", "title": "", "score": 0.0, "why": why}])
+    assert ("tokens that are no item" in read(explanation_page("", "", [case], 10))) == said
+
+
 # -- the command -------------------------------------------------------------
 
 
@@ -194,6 +207,7 @@ def test_a_page_of_a_file(model, tmp_path):
     ("options", "words"),
     [
         (["--users=u9"], "knows no user 'u9'"),
+        (["--users="], "knows no user ''"),
         (["--users=u2", "--held-out"], "User u2 has one item"),
         (["--users=u1", "--top=41"], "from 1 to the 40 items"),
         (["--users=u1", "--output=page.pdf"], "must end in .html"),

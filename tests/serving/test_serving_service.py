@@ -230,6 +230,7 @@ def test_a_port_in_use_is_named(folder, capsys):
         (["MODEL", "--host=not an address"], "There is no address 'not an address'"),
         (["MODEL", "--host=192.0.2.1"], "'192.0.2.1' is no address of this machine"),
         (["MODEL", "--queue=0"], "--queue is 0, but must be more than 0"),
+        (["MODEL", "--patience=inf"], "--patience is inf, but must be more than 0 and finite"),
     ],
 )
 def test_bad_options_are_named(words, sentence, capsys):
