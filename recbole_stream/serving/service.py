@@ -61,6 +61,7 @@ def command(options: argparse.Namespace) -> None:
             app, log_level="warning", server_header=False, timeout_graceful_shutdown=int(limits.patience) + 1
         )
         uvicorn.Server(config).run(sockets=[listener])
+    raise KeyboardInterrupt  # nothing else ends a service; whether uvicorn raises it depends on who handles signals
 
 
 def _listen(host: str, port: int) -> socket.socket:
