@@ -267,7 +267,7 @@ class TestCommand:
         # while the first encodes a catalogue, which takes hours, the others wait
         assert min(float(seconds) for _, seconds in told) > 86400
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_two_killed_processes_go_on(self, folder, arguments, one):
         run = folder / "killed"
         script = [sys.executable, ROOT / "run_recbole.py"]
