@@ -37,9 +37,10 @@ def test_the_way_with_plain_pip_installs_what_the_command_does():
     "command, stages",
     [
         (start.FIRST_LOOK, [("SASRec", ""), ("TIGER", ""), ("STREAMRec", "States"), ("STREAMRec", "Deliberation")]),
-        (
+        pytest.param(
             start.LONG_RUN.split("} ")[-1].split(),
             [("TIGER", ""), *(("STREAMRec", stage) for stage in ("PT", "SFT", "RL", "States", "Deliberation"))],
+            marks=pytest.mark.long,
         ),
     ],
     ids=["first look", "long run"],

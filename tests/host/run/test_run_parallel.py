@@ -238,6 +238,7 @@ class TestCommand:
         assert {path.name for path in (folder / "two").iterdir()} == {path.name for path in one.iterdir()}
         assert capfd.readouterr().out.count("Written to") == 1
 
+    @pytest.mark.long
     def test_torchrun_starts_ours_and_recboles_models(self, folder, arguments, one):
         with socket.socket() as probe:
             probe.bind(("localhost", 0))
