@@ -21,15 +21,13 @@ def report(fault: Exception, debug: bool) -> int:
         the exit status: 2 for input that cannot be used, 1 for a bug, ours or a library's.
     """
     known = isinstance(fault, InputError)
-    path = fault.filename if isinstance(fault, OSError) else None
+    path, reason = (fault.filename, fault.strerror) if isinstance(fault, OSError) else (None, None)
     if debug:
         traceback.print_exception(fault)
     elif known:
         print(f"Error: {fault}", file=sys.stderr)
     elif path:
-        print(
-            f"Error: {path} cannot be used ({fault.strerror}): name another path (--debug shows where)", file=sys.stderr
-        )
+        print(f"Error: {path} cannot be used ({reason}): name another path (--debug shows where)", file=sys.stderr)
     else:
         words = " ".join(str(fault).split()) or type(fault).__name__
         print(f"Error: {words} (--debug shows where)", file=sys.stderr)

@@ -136,11 +136,11 @@ def recommend_to_file(
         raise
     finally:
         bar.close()
-    ranked, unknown, left_out, rows = _join(work, output)
+    written, unknown, left_out, rows = _join(work, output)
     shutil.rmtree(work)
     notes = f", {unknown:,} events with unknown items left out" if unknown else ""
     notes += f", {left_out:,} histories without any known item left out" if left_out else ""
-    return f"{rows:,} recommendations for {ranked:,} histories are in {output}{notes}."
+    return f"{rows:,} recommendations for {written:,} histories are in {output}{notes}."
 
 
 def _named(users: list[str]) -> Iterator[list[tuple[str, str]]]:
