@@ -23,7 +23,7 @@ import torch
 from recbole_stream.cluster import ray_is_installed
 from recbole_stream.errors import InputError
 from recbole_stream.host.configuration import DATASET_KEYS
-from recbole_stream.host.repairs import checkpoints, parallel, reading
+from recbole_stream.host.repairs import checkpoints, cost, parallel, reading
 from recbole_stream.host.repairs.edit import edit
 
 __all__ = ["apply"]
@@ -54,6 +54,9 @@ def apply() -> None:
         write_checkpoints_whole,
         draw_bars_on_terminals_only,
         checkpoints.leave_out_seen,
+        cost.leave_padding_out,
+        cost.score_masked_items_alone,
+        cost.convolve_over_channels,
         parallel.train_on_several_cpus,
         parallel.let_one_process_log,
         parallel.make_folders_together,

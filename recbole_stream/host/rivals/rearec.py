@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from recbole.model.layers import MultiHeadAttention
 from recbole.model.sequential_recommender.sasrec import SASRec
 from torch import Tensor, nn
 
+from recbole_stream.host.repairs.cost import in_groups
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.rivals.rearec import (
     annealed_temperatures,
@@ -50,24 +52,34 @@ class ReaRec(SASRec):
 
     def forward(self, item_seq: Tensor, item_seq_len: Tensor) -> Tensor:
         """The state that ranks the items [B, H], of histories [B, L] that are padded on the right."""
-        state, read, mask = self._read(item_seq, item_seq_len)
-        return ranking_state(self._reason(state, read, mask), self.way)
+        return ranking_state(in_groups(self._states, item_seq, item_seq_len)[:, 0], self.way)
 
     def calculate_loss(self, interaction: Interaction) -> Tensor:
         """ERL or PRL, of all steps."""
         targets = interaction[self.POS_ITEM_ID]
-        state, read, mask = self._read(interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN])
-        states = self._reason(state, read, mask)  # [B, K + 1, H]
+        contrasted = self.way == "prl" and self.steps and self.noise
+        both = in_groups(
+            functools.partial(self._states, noise=self.noise if contrasted else 0.0),
+            interaction[self.ITEM_SEQ], interaction[self.ITEM_SEQ_LEN],
+        )  # fmt: skip
+        states = both[:, 0]  # [B, K + 1, H]
         if self.way == "erl":
             log_p = self._log_probabilities(states / self.temperature)
             diversity = step_diversity(log_p) if self.steps and self.kl_weight else 0.0
             return step_cross_entropy(log_p, targets) + self.kl_weight * diversity
         temperatures = annealed_temperatures(self.steps, self.temperature, self.base, states.device)
         loss = step_cross_entropy(self._log_probabilities(states / temperatures[:, None]), targets)
-        if self.steps and self.noise:
-            noisy = self._reason(state, read, mask, self.noise)
-            loss = loss + reasoning_contrast(states[:, 1:], noisy[:, 1:], self.temperature)
+        if contrasted:
+            loss = loss + reasoning_contrast(states[:, 1:], both[:, 1, 1:], self.temperature)
         return loss
+
+    def _states(self, item_seq: Tensor, item_seq_len: Tensor, noise: float = 0.0) -> Tensor:
+        """r_0 .. r_K of every history, [B, 1, K + 1, H]; with noise [B, 2, K + 1, H], without it and with it."""
+        state, read, mask = self._read(item_seq, item_seq_len)
+        ways = [self._reason(state, read, mask)]
+        if noise:
+            ways.append(self._reason(state, read, mask, noise))
+        return torch.stack(ways, 1)
 
     def _log_probabilities(self, states: Tensor) -> Tensor:
         """[B, K + 1, H] -> [B, K + 1, n_items]."""
