@@ -16,6 +16,7 @@ BENCHMARKS = {
     "growth": ("speed.ranking", "growth"),
     "rollouts": ("speed.stages", "rollouts"),
     "collection": ("speed.stages", "collection"),
+    "baselines": ("speed.baselines", "run"),
     "tokenizer": ("speed.tokenizer", "run"),
     "gpu": ("speed.gpu", "run"),
 }

@@ -13,6 +13,7 @@ FIGURES = {
     "training": {"ratio_tokens", "ratio_item", "ratio_default", "share_of_peak_tokens", "share_of_peak_item"},
     "ranking": {"ratio_same_10", "ratio_default_tiger_12", "ratio_default_streamrec_12", "same_top10_10"},
     "recommending": {"histories_per_second_ours_tiger", "ours_deliberation_over_full_sort_topk"},
+    "baselines": {"recbole_over_ours_SASRec", "recbole_over_ours_Caser"},
     "exact": {"share_of_users_with_exact_top10_by_12_beams"},
     "growth": {"trie_bytes_per_item_200", "trie_bytes_per_item_2000"},
     "rollouts": {"steps_per_second_t5", "steps_per_second_ours", "ratio_shared_encoder"},

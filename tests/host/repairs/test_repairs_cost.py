@@ -1,7 +1,6 @@
 """What is left out of RecBole's baselines changes nothing: RecBole's files, read anew without the repairs, beside ours."""
 
 import importlib
-import importlib.util
 
 import pytest
 import torch
@@ -12,20 +11,13 @@ from recbole.data import create_dataset, data_preparation
 from recbole.utils import init_seed
 
 from recbole_stream.host.repairs.cost import FEWEST, in_groups, length_groups
+from speed.baselines import stock_class
 
 KEYS = {
     "dataset": "tiny", "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None,
     "loss_type": "CE", "hidden_size": 8, "inner_size": 16, "embedding_size": 8, "MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False,
     "mask_ratio": 0.5, "train_batch_size": 1024,
 }  # fmt: skip
-
-
-def stock_class(model):
-    """The model's class as RecBole's file has it, without what the repairs changed in place."""
-    spec = importlib.util.find_spec(f"recbole.model.sequential_recommender.{model.lower()}")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return getattr(module, model)
 
 
 @pytest.fixture(params=["SASRec", "GRU4Rec", "BERT4Rec", "Caser"])
