@@ -9,6 +9,7 @@ import statistics
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -37,7 +38,16 @@ class Sizes:
 
 FULL = Sizes()
 TINY_SIZES = Sizes(
-    1, 1, {"hidden_size": 8, "embedding_size": 8, "inner_size": 8, "mask_ratio": 0.2, "train_batch_size": 64}
+    1,
+    1,
+    {
+        "hidden_size": 8,
+        "embedding_size": 8,
+        "inner_size": 8,
+        "mask_ratio": 0.2,
+        "train_batch_size": 64,
+        "user_inter_num_interval": "[400,inf)",
+    },
 )
 
 
@@ -48,8 +58,7 @@ def run(
 
     Args:
         sizes: what is run.
-        data_path: folder of atomic files; None trains on RecBole's ml-100k.
-        dataset: its name.
+        data_path, dataset: folder and name of atomic files; RecBole's own ml-100k where they are absent.
         cache_dir: not used.
         file: where the result is written.
     """
@@ -60,7 +69,8 @@ def run(
             "load_col": {"inter": ["user_id", "item_id", "timestamp"]}, "train_neg_sample_args": None, "loss_type": "CE",
             "MAX_ITEM_LIST_LENGTH": 20, "use_gpu": False, "seed": 2020,
         }  # fmt: skip
-        keys |= {"data_path": data_path, "dataset": dataset} if data_path else {"dataset": "ml-100k"}
+        present = data_path and (Path(data_path) / dataset / f"{dataset}.inter").is_file()
+        keys |= {"data_path": data_path, "dataset": dataset} if present else {"dataset": "ml-100k"}
         with mock.patch.object(sys, "argv", sys.argv[:1]):  # RecBole reads the command line
             config = Config(model=model, config_dict=keys)
         train = data_preparation(config, create_dataset(config))[0]
