@@ -18,6 +18,7 @@ from recbole_stream.host.repairs.cost import in_groups
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.rivals.rearec import (
     annealed_temperatures,
+    loss_by_rows,
     ranking_state,
     reasoning_contrast,
     step_cross_entropy,
@@ -64,11 +65,10 @@ class ReaRec(SASRec):
         )  # fmt: skip
         states = both[:, 0]  # [B, K + 1, H]
         if self.way == "erl":
-            log_p = self._log_probabilities(states / self.temperature)
-            diversity = step_diversity(log_p) if self.steps and self.kl_weight else 0.0
-            return step_cross_entropy(log_p, targets) + self.kl_weight * diversity
+            return loss_by_rows(self._ensemble, states / self.temperature, self.item_embedding.weight, targets)
         temperatures = annealed_temperatures(self.steps, self.temperature, self.base, states.device)
-        loss = step_cross_entropy(self._log_probabilities(states / temperatures[:, None]), targets)
+        vectors = self.item_embedding.weight
+        loss = loss_by_rows(step_cross_entropy, states / temperatures[:, None], vectors, targets)
         if contrasted:
             loss = loss + reasoning_contrast(states[:, 1:], both[:, 1, 1:], self.temperature)
         return loss
@@ -81,9 +81,10 @@ class ReaRec(SASRec):
             ways.append(self._reason(state, read, mask, noise))
         return torch.stack(ways, 1)
 
-    def _log_probabilities(self, states: Tensor) -> Tensor:
-        """[B, K + 1, H] -> [B, K + 1, n_items]."""
-        return (states @ self.item_embedding.weight.T).float().log_softmax(-1)
+    def _ensemble(self, log_p: Tensor, targets: Tensor) -> Tensor:
+        """ERL's loss of log-probabilities [B, K + 1, n_items]."""
+        diversity = step_diversity(log_p) if self.steps and self.kl_weight else 0.0
+        return step_cross_entropy(log_p, targets) + self.kl_weight * diversity
 
     def _read(self, item_seq: Tensor, item_seq_len: Tensor) -> tuple[Tensor, list[_Read], Tensor]:
         """The history, as SASRec reads it: r_0 [B, H], what each layer keeps of it, and the mask of later positions."""

@@ -5,8 +5,10 @@ import math
 import pytest
 import torch
 
+from recbole_stream.model.rivals import rearec
 from recbole_stream.model.rivals.rearec import (
     annealed_temperatures,
+    loss_by_rows,
     ranking_state,
     reasoning_contrast,
     step_cross_entropy,
@@ -55,3 +57,23 @@ def test_contrast_by_hand():
     assert reasoning_contrast(clean, noisy, 0.5).item() == pytest.approx((first + math.log(2)) / 2)
     twice = reasoning_contrast(clean.repeat(1, 2, 1), noisy.repeat(1, 2, 1), 0.5)
     assert twice.item() == pytest.approx(first + math.log(2))
+
+
+def test_a_loss_by_rows_is_that_of_all_rows_at_once(monkeypatch):
+    monkeypatch.setattr(rearec, "_CELLS", 3 * 4 * 11)  # three rows at a time, one in the last part
+    torch.manual_seed(0)
+    vectors, states = torch.randn(11, 5, requires_grad=True), torch.randn(7, 4, 5, requires_grad=True)
+    targets = torch.randint(11, (7,))
+
+    def loss(log_p, targets):
+        return step_cross_entropy(log_p, targets) + 0.3 * step_diversity(log_p)
+
+    whole = loss((states @ vectors.T).log_softmax(-1), targets)
+    parts = loss_by_rows(loss, states, vectors, targets)
+    torch.testing.assert_close(parts, whole)
+    for mine, theirs in zip(
+        torch.autograd.grad(2 * parts, (states, vectors)),
+        torch.autograd.grad(2 * whole, (states, vectors)),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs)
