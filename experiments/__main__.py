@@ -1,8 +1,8 @@
 """``python -m experiments NAME RUN [--seed=2020]``: looks into the checkpoints of a run.
 
 ablation: the final model with each part switched off, and its cost. controls: what the content of the reasoning is
-worth. scaling: accuracy against reasoning steps and paths. unseen: every model without what the user has already. Tables
-(and a plot) are written into the run's folder.
+worth. scaling: accuracy against reasoning steps and paths. thinking: accuracy against milliseconds a user, from one look
+to all. unseen: every model without what the user has already. Tables (and a plot) are written into the run's folder.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import ablation, controls, scaling, unseen
+from experiments import ablation, controls, scaling, thinking, unseen
 from recbole_stream.errors import InputError
 from recbole_stream.files import write_text
 
@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "ablation": ablation.ablate,
     "controls": controls.control,
     "scaling": scaling.scale,
+    "thinking": thinking.think,
     "unseen": unseen.leave_out,
 }
 

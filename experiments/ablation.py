@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 import torch
 
 from experiments.runs import Loaded, load, metrics, rank_targets
-from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.reporting.results import read_results
-from recbole_stream.training.fit_views import learn_to_deliberate
+from recbole_stream.training.fit_views import Learnt, learn_to_deliberate
 
-__all__ = ["ablate"]
+__all__ = ["ablate", "relearn"]
 
 ALONE = ("likelihood", "matching", "transitions", "text")
 
@@ -40,7 +41,8 @@ def ablate(run: Path, seed: int) -> pd.DataFrame:
     trained = {
         row.stage: row.train_seconds for row in read_results(run) if row.model == "STREAMRec" and row.seed == seed
     }
-    seconds = {"likelihood": trained["RL"], "matching": trained["States"] - trained["RL"]}
+    written = max((trained[stage] for stage in ("PT", "SFT", "RL") if stage in trained), default=0.0)
+    seconds = {"likelihood": written, "matching": trained["States"] - written}
     views = [view for view, used in zip(VIEWS, slow.used) if used]
     choices = {"all": (views, True)}
     choices |= {f"without {off}": ([view for view in views if view != off], True) for off in views}
@@ -52,27 +54,43 @@ def ablate(run: Path, seed: int) -> pd.DataFrame:
     }
     lines = []
     for name, (kept, verified) in choices.items():
-        part = copy.deepcopy(slow)
-        part.switch_off([view for view in VIEWS if view not in kept])
-        part.weights.copy_(
-            part.first_weights()
-        )  # of those fitted, the likelihood's may be 0: nothing would be generated
-        if not verified:
-            part.verifier = None
-        loaded.model.network.deliberation = part
-        lines.append({"parts": name} | _measure(loaded, sum(seconds.get(view, 0.0) for view in kept)))
+        line = _measure(loaded, slow, kept, verified, sum(seconds.get(view, 0.0) for view in kept))
+        lines.append({"parts": name} | line)
     return pd.DataFrame(lines)
 
 
-def _measure(loaded: Loaded, seconds: float) -> dict[str, float]:
-    """A line of the table for the model as it is; ``seconds`` are those of the stages before."""
-    config, model = loaded.config, loaded.model
+def relearn(
+    loaded: Loaded, slow: Deliberation, views: Collection[str], verified: bool, keep_likelihood: bool = False
+) -> Learnt:
+    """Let the model deliberate by some parts only, which learn again on the validation users.
+
+    Args:
+        loaded: its model gets a copy of the deliberation.
+        slow: the whole deliberation, which stays as it is.
+        views: those that stay on.
+        verified: whether the verifier stays, too.
+        keep_likelihood: see :func:`learn_to_deliberate`.
+    """
+    config, model, part = loaded.config, loaded.model, copy.deepcopy(slow)
+    part.switch_off([view for view in VIEWS if view not in views])
+    part.weights.copy_(part.first_weights())  # of those fitted, the likelihood's may be 0: nothing would be generated
+    if not verified:
+        part.verifier = None
+    model.network.deliberation = part
     some = torch.randperm(len(loaded.valid), generator=torch.Generator().manual_seed(config["seed"]))
-    began = time.perf_counter()
-    learnt = learn_to_deliberate(
+    return learn_to_deliberate(
         model.network, loaded.valid, some[: config["weigh_users"]], model.trie, model.beams, model.candidates,
-        config["seed"], show_progress=True,
+        config["seed"], show_progress=True, keep_likelihood=keep_likelihood,
     )  # fmt: skip
+
+
+def _measure(
+    loaded: Loaded, slow: Deliberation, views: Collection[str], verified: bool, seconds: float
+) -> dict[str, float]:
+    """A line of the table for some parts of the deliberation; ``seconds`` are those of the stages before."""
+    config, model = loaded.config, loaded.model
+    began = time.perf_counter()
+    learnt = relearn(loaded, slow, views, verified)
     learning, began = time.perf_counter() - began, time.perf_counter()
     ranks = rank_targets(model, loaded.test, config["eval_batch_size"])
     ranking = time.perf_counter() - began

@@ -23,6 +23,7 @@ from recbole_stream.host.keys import check_combinations
 from recbole_stream.host.memory import check_items_fit, check_reading_fits
 from recbole_stream.host.rows import PrefixRows, prefix_rows
 from recbole_stream.host.seen import seen_of
+from recbole_stream.host.start import find_start
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text, text_columns
 from recbole_stream.tokenizer.letter import LetterOptions
@@ -140,8 +141,10 @@ class SemanticIDDataset(ItemTextDataset):
         return self.items.ids
 
     def _make_items(self, tokens: list[str]) -> ItemTable:
-        """Semantic IDs as the configuration has them: those of a file, or computed."""
-        config = self.config
+        """Semantic IDs as the configuration has them: those of the run it starts from, those of a file, or computed."""
+        config, start = self.config, find_start(self.config)
+        if start is not None:
+            return start.items(tokens)
         if not config["semantic_ids_file"]:
             return super()._make_items(tokens)
         path = os.path.normpath(os.path.join(self.dataset_path, config["semantic_ids_file"]))

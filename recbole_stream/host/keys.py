@@ -46,11 +46,12 @@ _rate, _weight = number(above=0, maximum=1), number(minimum=0)
 
 
 def _makes_sense(stages: Any) -> bool:
-    """Whether each of the stages finds what it starts from: fine-tuning a pretrained model, GRPO a fine-tuned one."""
+    """Whether each stage but the first finds what it starts from: fine-tuning a pretrained model, GRPO a fine-tuned one."""
     if not isinstance(stages, list) or not stages:
         return False
     writes = [stage for stage in stages if stage != "match"]
-    return writes == list(STAGES[: len(writes)]) and stages[len(writes) :] in ([], ["match"])
+    first = STAGES.index(writes[0]) if writes and writes[0] in STAGES else 0
+    return writes == list(STAGES[first : first + len(writes)]) and stages[len(writes) :] in ([], ["match"])
 
 
 _text = Rule("a string", lambda value: isinstance(value, str) and value != "")
@@ -107,6 +108,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
         "needs finetune",
         _makes_sense,
     ),
+    "start_from": optional(_text),
     "learning_rate": _rate,
     "stopping_step": _count,
     "pretrain_similar": _count,
@@ -225,7 +227,8 @@ def check_combinations(config: Mapping[str, Any]) -> None:
 
     Raises:
         InputError: a search that keeps fewer items than are to be recommended; more similar items than are kept; the
-            stage ``match`` without epochs, or alone without a view to rank by; LETTER with vectors or clusters of an
+            stage ``match`` without epochs, or alone without a view to rank by; a first stage without what it starts from,
+            or ``start_from`` where nothing starts from it; LETTER with vectors or clusters of an
             impossible size; RecR1 without a language model or TRL, or with completions that do not divide into backward
             passes.
     """
@@ -242,12 +245,21 @@ def check_combinations(config: Mapping[str, Any]) -> None:
         raise InputError(
             f"pretrain_similar is {written}, but similar_items keeps only {kept}: set that to at least {written}."
         )
-    stages = config["stages"]
+    stages, start = config["stages"], config["start_from"]
+    if stages and not start and stages[0] in ("finetune", "reinforce"):
+        before = STAGES[STAGES.index(stages[0]) - 1]
+        raise InputError(
+            f"stages is {stages!r}, but {stages[0]} needs {before}: add that, or name a run that has it as start_from."
+        )
+    if stages and start and stages[0] == "pretrain":
+        raise InputError(
+            f"start_from is {start!r}, but pretrain, the first of stages, starts from nothing: leave one of them out."
+        )
     if stages and "match" in stages and tuple(stages) != STAGES and config["matching_epochs"] == 0:
         raise InputError(
             f"stages is {stages!r}, but matching_epochs is 0: set that to at least 1, or leave match out of stages."
         )
-    if stages == ["match"] and {*view_names(config["views_off"]), "likelihood"} == set(VIEWS):
+    if stages == ["match"] and not start and {*view_names(config["views_off"]), "likelihood"} == set(VIEWS):
         raise InputError(
             "stages is ['match'], which trains no likelihood, and views_off names all other views: leave one on."
         )

@@ -217,7 +217,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
     sizes = replace(backbone_of(config), dropout=config["matching_dropout"])
     samples = samples_of(dataset)
     content = None if dataset.text is None else Content(dataset.text, config["lookup_recency"])
-    verifier = None
+    verifier, generates = None, "pretrain" in trained_stages(config) or config["start_from"]
     if config["verifier_size"]:
         popularity = torch.bincount(samples.targets, minlength=tokens.n_items)
         text = None if content is None else content.unit
@@ -226,7 +226,7 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
         Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),
         transitions_of(config, samples, tokens.n_items),
         content,
-        (*view_names(config["views_off"]), *(() if "pretrain" in trained_stages(config) else ("likelihood",))),
+        (*view_names(config["views_off"]), *(() if generates else ("likelihood",))),
         verifier,
     )
 

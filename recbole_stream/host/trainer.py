@@ -21,6 +21,7 @@ from recbole_stream.host.keys import STAGES
 from recbole_stream.host.models import StagedRecommender
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.host.stages import BUILDERS, Plan
+from recbole_stream.host.start import Start, find_start
 from recbole_stream.precision import automatic_precision
 from recbole_stream.training.fit_views import Learnt, learn_to_deliberate
 from recbole_stream.training.loop import StageContext, StageResult, train_stage
@@ -63,6 +64,7 @@ class GenerativeTrainer(Trainer):
         self.stages: list[Stage] = []
         self.final_weights: dict[str, torch.Tensor] = {}
         self._saves, self._validated, self._last_valid = True, 0, {}
+        self.fingerprint = model.fingerprint  # of all that the stages start from
         self.precision = config["precision"]
         if self.precision == "auto":
             self.precision = automatic_precision(self.device)
@@ -173,7 +175,7 @@ class GenerativeTrainer(Trainer):
             self.valid_metric_bigger,
             precision=self.precision,
             record=lambda epoch, scalars: self._record(name, epoch, before + epoch, scalars),
-            progress=stage_progress(self.config, plan.number, self.model.fingerprint),
+            progress=stage_progress(self.config, plan.number, self.fingerprint),
             on_epoch=callback_fn and (lambda epoch, valid: callback_fn(before + epoch, valid)),
             show_progress=show_progress,
         )
@@ -311,7 +313,21 @@ class STREAMRecTrainer(GenerativeTrainer):
     conclusion = "Deliberation"
 
     def plan(self, samples: Samples) -> list[Plan]:
+        start = find_start(self.config)
+        if start is not None:
+            self._start(start)
         return [BUILDERS[stage](self, STAGES.index(stage), samples) for stage in self.model.stages]
+
+    def _start(self, start: Start) -> None:
+        """Take over a stage of another run: it is the first one here, with the seconds that it took there."""
+        own = {name: value for name, value in self.model.state_dict().items() if "network.deliberation." in name}
+        self.model.load_state_dict(own | start.weights())
+        # where it was frozen, as after Stage 1, the checkpoint does not say so
+        if start.row.stage != "PT":
+            self.model.network.reference.requires_grad_(False).eval()
+        self.fingerprint += f" from {start.digest}"
+        self.logger.info(f"{start.row.stage} is that of {start.file}, trained in {start.row.train_seconds:.0f}s.")
+        self._finish(StageResult(start.row.stage, start.row.valid, seconds=start.row.train_seconds))
 
     def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
         """Learn to deliberate, on the validation split.

@@ -40,6 +40,7 @@ __all__ = [
     "plot_costs",
     "plot_curves",
     "plot_scaling",
+    "plot_thinking",
     "svg",
     "wilson_interval",
 ]
@@ -297,6 +298,27 @@ def plot_scaling(table: pd.DataFrame, metric: str, split: str = "test") -> Figur
         axis.minorticks_off()
         axis.set(xlabel=kind, ylabel=f"{split} {metric_title(metric)}")
     axes[0].legend()
+    return _drawn(figure)
+
+
+@matplotlib.rc_context(STYLE)
+def plot_thinking(table: pd.DataFrame) -> Figure:
+    """Accuracy on test users against the time that a user takes, a line for each way to spend it.
+
+    Args:
+        table: one line a point: ``series``, ``parts`` (the point's name), ``ms a user``, ``ndcg@10`` and its standard
+            ``error`` over users.
+    """
+    figure, (axis,) = _figure(1, width=6.4, height=4.0)
+    axis.set(xscale="log", xlabel="CPU milliseconds a user, one thread", ylabel=f"test {metric_title('ndcg@10')}")
+    for number, (name, line) in enumerate(table.groupby("series", sort=False)):
+        axis.errorbar(line["ms a user"], line["ndcg@10"], yerr=line["error"], label=name, linewidth=1.1, capsize=2,
+                      color=COLOURS[number], marker=MARKERS[number], markersize=5)  # fmt: skip
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.margins(x=0.15, y=0.1)
+    axis.legend(loc="lower right")
+    points = [(x, 0.0, y, error) for x, y, error in table[["ms a user", "ndcg@10", "error"]].itertuples(index=False)]
+    _place_labels(axis, points, table["parts"].tolist())
     return _drawn(figure)
 
 

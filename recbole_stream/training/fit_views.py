@@ -110,6 +110,7 @@ def learn_to_deliberate(
     candidates: int,
     seed: int,
     show_progress: bool = False,
+    keep_likelihood: bool = False,
 ) -> Learnt:
     """Choose the weights of the views, fit them again on the candidates that they find, and train the verifier on these.
 
@@ -122,14 +123,15 @@ def learn_to_deliberate(
         trie, beams, candidates: see :func:`candidate_views`.
         seed: of the verifier, and of who is held out when.
         show_progress: progress bar.
+        keep_likelihood: keep the view, if it is on, also where the others do as well without it: to measure its worth.
     """
     slow = model.deliberation
     rows = rows[samples.lengths[rows].argsort(stable=True)]  # the order in which their candidates come
     slow.ranking.fill_(RANKINGS.index("deliberation"))
-    used, least = slow.used, LEAST
+    used, least = slow.used, (_KEPT if keep_likelihood and slow.used[0] else LEAST[0], *LEAST[1:])
     # twice: with the fitted weights the views find other candidates than with the first weights, for example
     # items that the user has already
-    for choose in (choose_weights, fit_weights):
+    for choose in (fit_weights if keep_likelihood else choose_weights, fit_weights):
         found = _collect(model, samples, rows, trie, beams, candidates, show_progress)
         if not len(found.targets):
             nowhere = np.full(len(rows), np.inf)

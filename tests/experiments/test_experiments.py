@@ -117,6 +117,21 @@ class TestCommand:
         # three stages take no part any more
         assert table["train s"]["without likelihood"] < table["train s"]["all"]
 
+    def test_thinking_grows_from_a_state_to_the_run_s_own_rows_and_beyond(self, run):
+        assert main(["thinking", str(run)]) == 0
+        table = pd.read_csv(run / "thinking-seed2020.csv", index_col="parts")
+        assert list(table.index) == ["text", "transitions", "both", "States", "+ transitions", "+ text", "+ repeats"] + [
+            "+ verifier", "+ likelihood", "likelihood alone"
+        ]  # fmt: skip
+        rows = {r.stage: r.test for r in read_results(run) if r.model == "STREAMRec" and r.seed == 2020}
+        assert table.loc["States", "ndcg@10"] == pytest.approx(rows["States"]["ndcg@10"], abs=1e-6)
+        assert table.loc["likelihood alone", "ndcg@10"] in [
+            pytest.approx(rows[stage]["ndcg@10"], abs=1e-6) for stage in ("PT", "SFT", "RL")
+        ]
+        # writing takes the time of a beam search, the other looks do not
+        assert (table.loc[["+ likelihood", "likelihood alone"], "ms a user"] > table.loc["States", "ms a user"]).all()
+        assert (run / "thinking-seed2020.png").stat().st_size > 10_000
+
     def test_scaling_has_every_point_and_a_plot(self, run):
         assert main(["scaling", str(run), "--seed=2021"]) == 0
         table = pd.read_csv(run / "scaling-seed2021.csv")

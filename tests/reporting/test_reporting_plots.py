@@ -24,6 +24,7 @@ from recbole_stream.reporting.plots import (
     plot_costs,
     plot_curves,
     plot_scaling,
+    plot_thinking,
     svg,
     wilson_interval,
 )
@@ -280,6 +281,22 @@ class TestScaling:
         assert (steps.get_xscale(), paths.get_xscale()) == ("linear", "log")
         assert [text.get_text() for text in paths.get_xticklabels()] == ["1", "16"]
         assert (labels(steps), labels(paths)) == (("reasoning steps", "test NDCG@10"), ("paths", "test NDCG@10"))
+
+
+class TestThinking:
+    def test_a_line_for_each_way_with_named_points_and_errors(self):
+        points = [
+            ("looks", "text", 0.1, 0.04, 0.01),
+            ("looks", "both", 0.2, 0.06, 0.01),
+            ("states", "States", 5, 0.05, 0.02),
+        ]
+        figure = plot_thinking(pd.DataFrame(points, columns=["series", "parts", "ms a user", "ndcg@10", "error"]))
+        (axis,) = figure.axes
+        assert labels(axis) == ("CPU milliseconds a user, one thread", "test NDCG@10") and axis.get_xscale() == "log"
+        looks, states = (container.lines for container in axis.containers)
+        assert looks[0].get_xydata().tolist() == [[0.1, 0.04], [0.2, 0.06]]
+        assert states[2][0].get_segments()[0][:, 1] == pytest.approx([0.03, 0.07])
+        assert [note.get_text() for note in axis.texts] == ["text", "both", "States"]
 
 
 class TestSvg:

@@ -17,7 +17,7 @@ __all__ = ["guarded", "main"]
 USAGE = """\
 python run_recbole.py --model=STREAMRec [--dataset=ml-100k] [--key=value ...]
 
---model=A,B,...      models of the table; TIGER joins STREAMRec by itself, but not with --stages=[match]
+--model=A,B,...      models of the table; TIGER joins a STREAMRec that pretrains
 --dataset=NAME       a folder with NAME.inter under --data_path (default: dataset), or a name RecBole downloads
 --data_path=FOLDER   where the data set's folder lies
 --preset=paper       the paper's readings instead of what measured best

@@ -19,7 +19,7 @@ from recbole_stream.files import remove_halves, write_text
 from recbole_stream.reporting.results import COMMAND_FILE
 from recbole_stream.training.processes import broadcast
 
-__all__ = ["begin_run", "check_data_unchanged", "forget_run", "open_folder", "record_data"]
+__all__ = ["begin_run", "check_data_unchanged", "check_same_data", "forget_run", "open_folder", "record_data"]
 
 DATA_FILE = "data.json"
 LOCK_FILE = ".lock"
@@ -150,6 +150,19 @@ def check_data_unchanged(folder: Path, configs: Iterable[Config], config_files: 
             f"{changed[0]} has changed since {folder} began, whose rows belong to the old one: bring that back, or begin "
             "another run."
         )
+
+
+def check_same_data(folder: Path, config: Config) -> None:
+    """Check that another run had the files that a configuration reads its data from, as far as both have them.
+
+    Raises:
+        InputError: one is another file now.
+    """
+    record = folder / DATA_FILE
+    before = json.loads(record.read_text()) if record.is_file() else {}
+    for name, digest in _fingerprints([config], []).items():
+        if before.get(name, digest) != digest:
+            raise InputError(f"{name} is another file than {folder} was trained on: use that one.")
 
 
 def record_data(folder: Path, configs: Iterable[Config], config_files: Sequence[str]) -> None:

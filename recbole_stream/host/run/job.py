@@ -36,10 +36,12 @@ from recbole_stream.host.models import STREAMRec
 from recbole_stream.host.paths import model_files, properties_dir
 from recbole_stream.host.plugins import plugin_list, register_plugins
 from recbole_stream.host.registration import dataset_files, our_model
+from recbole_stream.host.run.folder import check_same_data
 from recbole_stream.host.run.log import log_into
 from recbole_stream.host.run.outcomes import Watch, outcomes_of
 from recbole_stream.host.run.ranking import count_users, describe_users, rank_users
 from recbole_stream.host.run.resume import fit
+from recbole_stream.host.start import find_start
 from recbole_stream.reporting.curves import curves_file, write_curves
 from recbole_stream.reporting.ranks import ranks_file, write_ranks
 from recbole_stream.reporting.results import Row, run_environment
@@ -105,6 +107,8 @@ def configure(name: str, names: Sequence[str], dataset: str, options: Mapping[st
         raise InputError("log_wandb needs Weights & Biases: run `pip install wandb`, or leave it out.")
     _check_valid_metric(config)
     check_data(config)
+    if find_start(config) is not None:
+        check_same_data(Path(config["start_from"]), config)
     return config
 
 
@@ -150,7 +154,9 @@ def run_job(config: Config, folder: Path, command: Sequence[str], tokenizer_fold
     """
     dataset, trainer, train_data, valid_data, test_data = _prepare(config, folder)
     environment = run_environment(command, config["device"])
-    environment["configuration"] = config.final_config_dict
+    environment["configuration"], start = config.final_config_dict, find_start(config)
+    if start is not None:
+        environment["start"] = start.record()
     if isinstance(dataset, ItemTextDataset):
         environment["encoder"], ids = dataset.encoder, dataset.items.ids
         if ids is not None and is_first():

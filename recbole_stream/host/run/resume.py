@@ -27,7 +27,7 @@ from recbole_stream.training.processes import broadcast, is_first
 __all__ = ["checkpoint_file", "fit", "stage_progress"]
 
 # keys that may change between a run and its resumption: paths, devices, and what is shown
-_PLACES = ("checkpoint_dir", "resume_dir", "data_path", "cache_dir")
+_PLACES = ("checkpoint_dir", "resume_dir", "data_path", "cache_dir", "start_from")
 _MACHINES = ("gpu_id", "local_rank", "offset", "nproc", "world_size", "ip", "port", "single_spec")
 _SHOWN = ("state", "verbose", "show_progress", "save_seconds")
 

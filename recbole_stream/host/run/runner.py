@@ -216,7 +216,7 @@ def _join(address: str, cpus: float, gpus: float, configs: Sequence[Config]) -> 
 
     connect(address, cpus, gpus)
     for config in configs:
-        for key in ("data_path", "cache_dir"):
+        for key in ("data_path", "cache_dir", "start_from"):
             if config[key]:
                 config[key] = str(Path(config[key]).resolve())
 

@@ -198,7 +198,7 @@ def _read_space(file: str | None, model: str) -> tuple[dict[str, Any], Path]:
 def _absolute(keys: dict[str, Any]) -> dict[str, Any]:
     """Keys whose paths are absolute: workers run in folders of their own."""
     for key, value in keys.items():
-        path = key.endswith(("_path", "_dir")) or (key == "text_encoder" and Path(str(value)).exists())
+        path = key.endswith(("_path", "_dir", "start_from")) or (key == "text_encoder" and Path(str(value)).exists())
         if path and isinstance(value, str):
             keys[key] = str(Path(value).resolve())
     if "plugins" in keys:

@@ -81,6 +81,10 @@ def test_a_subset_gives_the_rows_of_its_stages_which_do_not_depend_on_the_others
         ["pretrain", "finetune", "match"],
         ["pretrain", "finetune", "reinforce"],
         ["pretrain", "finetune", "reinforce", "match"],
+        ["finetune", "match"],  # these four with start_from
+        ["finetune"],
+        ["reinforce"],
+        ["finetune", "reinforce", "match"],
     ],
 )
 def test_lists_that_make_sense(stages):
@@ -93,10 +97,8 @@ def test_lists_that_make_sense(stages):
         [],
         None,
         "match",
-        ["finetune"],
-        ["reinforce"],
         ["pretrain", "reinforce"],
-        ["finetune", "match"],
+        ["reinforce", "finetune"],
         ["match", "pretrain"],
         ["pretrain", "pretrain"],
         ["match", "match"],
@@ -112,6 +114,7 @@ def test_lists_that_do_not(stages):
     ("arguments", "message"),
     [
         (["--stages=[reinforce]"], "reinforce needs finetune"),
+        (["--stages=[pretrain, reinforce]"], "reinforce needs finetune"),
         (["--stages=[match]", "--matching_epochs=0"], "matching_epochs is 0: set that to at least 1"),
         (["--stages=[pretrain, match]", "--preset=paper"], "matching_epochs is 0: set that to at least 1"),
         (
