@@ -8,17 +8,11 @@ import torch
 from recbole_stream.host.run.commands import main
 from tests.host.conftest import SMALL
 
-STEPS = 9  # of all optimisers, in a piece; 6 an epoch of TIGER and of the first two stages, 4 of reinforcement
-SIZES = (
-    "--codebook",
-    "--text_fields",
-    "--dataset",
-    "--matching",
-    "--candidates",
-    "--finetune",
-    "--pretrain",
-    "--epochs",
-)
+STEPS = 9  # of all optimisers, in a piece; 7 an epoch of TIGER and of the first two stages, 4 of reinforcement
+REPLACED = (
+    "--codebook", "--text_fields", "--dataset", "--matching", "--candidates", "--finetune", "--pretrain", "--epochs",
+    "--reinforce_batch",
+)  # fmt: skip
 PAPER = [
     "--model=STREAMRec", "--preset=paper", "--semantic_ids_file=ids.tsv", "--train_batch_size=640", "--epochs=2",
     "--pretrain_epochs=2", "--finetune_epochs=2", "--collect_rounds=2", "--collect_epochs=1", "--save_seconds=0",
@@ -45,7 +39,7 @@ def rows(folder):
 
 def test_it_goes_on_piece_after_piece(module_tinier_ml100k, monkeypatch):
     own_ids(module_tinier_ml100k)
-    small = [option for option in SMALL if not option.startswith(SIZES)]
+    small = [option for option in SMALL if not option.startswith(REPLACED)]
     command = [*small, *PAPER, f"--data_path={module_tinier_ml100k}"]
     assert main([*command, "--output_dir=whole"]) == 0
 
