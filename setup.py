@@ -73,6 +73,7 @@ setup(
         "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx2", "playwright", *serve],
         "lint": ["ruff", "mypy"],
         "docs": ["mkdocs-material"],
+        "index": ["faiss-cpu"],
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
     },
 )
