@@ -102,11 +102,13 @@ def build_ranker(
             network.deliberation.matcher.freeze()
         if "index" in config:
             scales = tuple(config["index"]["scales"])
-            vectors, held = (
+            network.deliberation.index = ItemIndex(
                 indexed(network.deliberation, scales).cpu(),
-                [tensors[f"index.{n}"] for n in ("centres", "lists")],
+                tensors["index.centres"],
+                tensors["index.lists"],
+                config["index"]["probes"],
+                scales,
             )
-            network.deliberation.index = ItemIndex(vectors, *held, config["index"]["probes"], scales)
         ranker = Ranker(
             network, Trie(codes).to(device), config["beams"], config["candidates"], config["longest"], config["exact"]
         )
