@@ -121,7 +121,7 @@ def encode_texts(
     computer = [_precision(device), torch.device(device).type, [_version(library) for library in _LIBRARIES]]
     key = content_hash(_CACHE_VERSION, list(texts), model, max_length, computer)
     # batches of another size would differ in the last digits
-    parts = cache_dir and Path(cache_dir) / f"embeddings-{key}-by-{batch_size}"
+    parts = None if cache_dir is None else Path(cache_dir) / f"embeddings-{key}-by-{batch_size}"
     arrays, stored = cached_arrays(cache_dir, "embeddings", key, compute)
     if parts is not None:
         shutil.rmtree(parts, ignore_errors=True)
