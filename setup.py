@@ -5,6 +5,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 readme = Path(__file__).with_name("README.md")
+index = ["faiss-cpu"]
 serve = ["fastapi", "fastapi-offline", "uvicorn", "prometheus-client"]
 
 setup(
@@ -70,9 +71,10 @@ setup(
         "tune": ["ray[tune]>=2.43", "hyperopt"],
         "serve": serve,
         # playwright drives a Chromium of the machine, where there is one
-        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx2", "playwright", *serve],
+        "test": ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "httpx2", "playwright", *index, *serve],
         "lint": ["ruff", "mypy"],
         "docs": ["mkdocs-material"],
+        "index": index,
         "onnx": ["onnx", "onnxruntime", "onnxscript"],
     },
 )

@@ -20,6 +20,7 @@ COMMANDS = {
     "serve": ("recbole_stream.serving.service", "recommend over HTTP, with a page to try it"),
     "add-items": ("recbole_stream.serving.new_items", "add items that came after the training, by their texts"),
     "update": ("recbole_stream.serving.later_events", "add events that came after the training, without training"),
+    "index": ("recbole_stream.serving.index_command", "add an approximate index to a model of many items"),
     "onnx": ("recbole_stream.serving.onnx_export", "write a model as one ONNX graph"),
 }
 

@@ -27,7 +27,7 @@ from speed.harness import hardware
 
 __all__ = ["main", "slopes", "table"]
 
-_STEPS = "check setup setup-recbole text tokenizer lookups pretrain match rank".split()
+_STEPS = "check setup setup-recbole text tokenizer lookups pretrain match rank index".split()
 _COMMON = ("seconds", "wall_seconds", "peak_mib")
 
 

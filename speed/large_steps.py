@@ -13,20 +13,23 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_stream.data.prefixes import Prefixes
 from recbole_stream.data.samples import Samples
 from recbole_stream.data.scan import scan_file
 from recbole_stream.decoding.rank_by_views import deliberate
+from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.backbone import BackboneConfig
-from recbole_stream.model.deliberation import Deliberation
+from recbole_stream.model.deliberation import RANKINGS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tokens import ItemTokens
 from recbole_stream.precision import automatic_precision
+from recbole_stream.serving.index_command import learn_index
 from recbole_stream.text.encoder import encode_texts
 from recbole_stream.text.item_text import read_item_text
 from recbole_stream.tokenizer.semantic_ids import build_semantic_ids
@@ -41,6 +44,7 @@ __all__ = ["STEPS", "Marks", "run_step"]
 
 _DEFAULT = BackboneConfig(128, 512, 4, 32, 2, 2, 0.1)  # as properties/model/STREAMRec.yaml sets it
 _HISTORY, _BATCH, _TOP = 20, 256, 10
+_RECALL = 0.98  # that an index should reach
 _TEXTS = 2048  # encoded to measure the rate
 
 
@@ -241,6 +245,53 @@ def rank(log: Log, folder: Path, marks: Marks, options: Mapping[str, Any]) -> No
         figures["milliseconds_a_user"] = figures["seconds"] / users * 1000
 
 
+def index(log: Log, folder: Path, marks: Marks, options: Mapping[str, Any]) -> None:
+    """The same users ranked by four views exactly and by an index; of random vectors there would be no near ones to find."""
+    model, samples, users = _model(log), _samples(log), options["users"]
+    slow = model.deliberation
+    slow.weights[0] = 0.0
+    with marks.part("tower, steps within the batch"):
+        _fit_within(slow.matcher, samples, options["steps"])
+    model.eval()
+    slow.matcher.freeze()
+    histories = samples.histories[torch.arange(len(samples) - 2 * users, len(samples)), :_HISTORY]
+    del samples
+    ranker = Ranker(model, Trie(model.tokens.codes(model.tokens.table[1:])), 50, 50, _HISTORY)
+    ranker.network.deliberation.ranking.fill_(RANKINGS.index("deliberation"))
+    with marks.part("index, learnt and measured") as figures:
+        measured = learn_index(ranker, histories, _RECALL)
+    figures |= {"recall": measured.recall, "exact_ms": measured.exact, "index_ms": measured.indexed}
+    figures |= {"lists": measured.lists, "probes": measured.probes}
+    slow.index, index = None, slow.index
+    exact, _ = ranker.rank(histories[1::2], _TOP)
+    slow.index = index
+    for probes in (8, 16, 32, 64, 128):
+        index.probes = probes
+        with marks.part(f"rank by an index, {probes} lists") as figures:
+            items, _ = ranker.rank(histories[1::2], _TOP)
+        figures["milliseconds_a_user"] = figures["seconds"] / users * 1000
+        figures["recall"] = float((exact[:, :, None] == items[:, None]).any(-1).float().mean())
+
+
+def _fit_within(matcher: Matcher, samples: Samples, steps: int) -> None:
+    """Train the matching tower against the other targets of its batch, which takes as long for any number of items."""
+    matcher.requires_grad_(True).train()
+    optimizer = torch.optim.AdamW(matcher.parameters(), lr=2e-3, weight_decay=0.01, fused=True)
+    for rows in samples.shuffled(2 * _BATCH, 0)[:steps]:
+        batch = samples.batch(rows)
+        padding = torch.zeros(1, dtype=torch.long)  # so that it is number 0 here as well
+        numbers, places = torch.cat([padding, batch.histories.flatten(), batch.targets]).unique(return_inverse=True)
+        histories, targets = places[1 : -len(rows)].view_as(batch.histories), places[-len(rows) :]
+        tokens = F.embedding_bag(matcher.table[numbers], matcher.tokens.weight, mode="mean")
+        vectors = matcher.own(numbers) + tokens + matcher.project(matcher.text[numbers])
+        logits = matcher.states(histories, vectors) @ vectors[targets].T
+        same = (batch.targets[:, None] == batch.targets) & ~torch.eye(len(rows), dtype=torch.bool)
+        optimizer.zero_grad(set_to_none=True)
+        F.cross_entropy(logits.masked_fill(same, -torch.inf), torch.arange(len(rows))).backward()
+        optimizer.step()
+    matcher.requires_grad_(False)
+
+
 STEPS = {
     "check": check,
     "setup": setup,
@@ -251,6 +302,7 @@ STEPS = {
     "pretrain": pretrain,
     "match": match,
     "rank": rank,
+    "index": index,
 }
 
 

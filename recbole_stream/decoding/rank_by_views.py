@@ -91,7 +91,7 @@ def rank_by_states(model: STREAMRecModel, histories: Tensor, top: int) -> tuple[
         views = slow.states_of(trim(part), vectors)
         found = views.candidates(top, (1.0, 0.0, 0.0, 0.0))
         items.append(found)
-        scores.append(views.of(found)[..., 0])
+        scores.append(views.of(found)[..., 0].masked_fill(found == 0, -torch.inf))
     return torch.cat(items), torch.cat(scores)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
+from recbole_stream.model.item_index import ItemIndex
 from recbole_stream.model.lookup import Content, Transitions, log_shares
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.verifier import Verifier
@@ -35,6 +36,7 @@ class Deliberation(nn.Module):
     Attributes:
         used: which views there are, in the order of ``VIEWS``; the others are 0 and weigh nothing.
         weights: of the views, [5].
+        index: by which the best items are found where it is not None; otherwise all items are gone through.
         ranking: index into ``RANKINGS``: which scores the model ranks by.
 
     Args:
@@ -55,6 +57,7 @@ class Deliberation(nn.Module):
     ) -> None:
         super().__init__()
         self.matcher, self.transitions, self.content, self.verifier = matcher, transitions, content, verifier
+        self.index: ItemIndex | None = None
         self.used = tuple(not (view == "text" and content is None) for view in VIEWS)
         self.switch_off(switched_off)
         self.register_buffer("weights", self.first_weights())

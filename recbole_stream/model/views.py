@@ -2,6 +2,9 @@
 
 The catalogue is gone through in chunks of items. Matching and text are products with every item; transitions and
 repeats say something of few items, and are added at these alone. No matrix of all histories and all items is made.
+
+With an index (:mod:`recbole_stream.model.item_index`) only the items that it finds by matching and text are looked at,
+and those of which transitions and repeats say something.
 """
 
 from __future__ import annotations
@@ -18,11 +21,14 @@ from recbole_stream.model.lookup import UNSEEN, log_shares
 
 if TYPE_CHECKING:
     from recbole_stream.model.deliberation import Deliberation
+    from recbole_stream.model.item_index import ItemIndex
 
-__all__ = ["BatchViews", "best"]
+__all__ = ["BatchViews", "best", "indexed"]
 
 _CELLS = 1 << 22  # scores that are held at once
 _BLOCK = 64
+_SAMPLE = 1 << 14  # items by which the normaliser is estimated where an index finds the best
+_MARGIN = 8  # an index has to look at so many times the items that are wanted, or all are gone through
 
 
 class BatchViews:
@@ -55,6 +61,9 @@ class BatchViews:
             count: how many.
             weights: of the four views.
         """
+        index = self.slow.index
+        if index is not None and index.serves(weights[0], weights[2], _MARGIN * (count + self.histories.shape[1])):
+            return self._search(index, count, weights)
         matching, transitions, text, repeats = weights
         query = None if self.query is None else self.query * text
         rows, items, added = self._sparse(transitions, repeats)
@@ -82,8 +91,7 @@ class BatchViews:
         """The views of given items: [B, C] -> [B, C, 4], in the order of ``VIEWS`` without the first."""
         views = [torch.zeros_like(items, dtype=torch.float32)] * 4
         if self.states is not None:
-            logits = (self.vectors[items] @ self.states[..., None])[..., 0].float()
-            views[0] = (logits - self.normaliser[:, None]).masked_fill(items == 0, 0.0)
+            views[0] = (self._matches(items) - self.normaliser[:, None]).masked_fill(items == 0, 0.0)
         if self.shares is not None:
             cells = items + torch.arange(len(items), device=items.device)[:, None] * self.n_items
             place = torch.searchsorted(self.cells, cells).clamp(max=max(0, len(self.cells) - 1))
@@ -92,7 +100,7 @@ class BatchViews:
                 shares = self.shares[place].masked_fill(self.cells[place] != cells, 0.0)
             views[1] = log_shares(shares)
         if self.query is not None:
-            views[2] = (self.slow.content.unit[items] @ self.query[..., None])[..., 0]
+            views[2] = self._texts(items)
         if self.repeats:
             views[3] = (items[:, :, None] == self.histories[:, None]).any(-1).float()
         return torch.stack(views, -1)
@@ -101,6 +109,61 @@ class BatchViews:
     def normaliser(self) -> Tensor:
         """log of the sum over all items of e to the logit of matching, [B]."""
         return torch.stack([self._logits(*chunk).logsumexp(-1) for chunk in self._chunks()]).logsumexp(0)
+
+    def _search(self, index: ItemIndex, count: int, weights: Sequence[float]) -> Tensor:
+        """As :meth:`candidates`, among the items that the index finds and those of the views of few items; 0 for none.
+
+        Where the index looks into all lists, these are the best of all: an item that only matching and text speak for
+        comes after fewer than ``count`` others and the history's own items, which ``repeats`` may take back.
+        """
+        near = index.nearest(self._query(index, *weights[::2]), count + self.histories.shape[1])
+        rows, items, added = self._sparse(weights[1], weights[3])
+        cells, inverse = (rows * self.n_items + items).unique(return_inverse=True)
+        added = torch.zeros(len(cells), device=cells.device).index_add_(0, inverse, added)
+        known = torch.zeros_like(near, dtype=torch.bool)
+        if len(cells):
+            wanted = near + torch.arange(len(near), device=near.device)[:, None] * self.n_items
+            known = cells[torch.searchsorted(cells, wanted).clamp(max=len(cells) - 1)] == wanted
+        # the items of each row in a table, those of the sparse views behind the near ones
+        row = cells // self.n_items
+        lengths = torch.bincount(row, minlength=len(near))
+        place = torch.arange(len(cells), device=cells.device) - (lengths.cumsum(0) - lengths)[row] + near.shape[1]
+        table = near.new_zeros(len(near), near.shape[1] + int(lengths.max()))
+        table[:, : near.shape[1]] = near.masked_fill(known, 0)
+        table[row, place] = cells % self.n_items
+        total = torch.zeros(table.shape, device=table.device)
+        total[row, place] = added
+        if self.states is not None:
+            logits = self._matches(table).masked_fill(table == 0, -torch.inf)
+            self.normaliser = self._estimate(table, logits)
+            total += weights[0] * logits.masked_fill(table == 0, 0.0)
+        if self.query is not None and weights[2]:
+            total += weights[2] * self._texts(table)
+        order = total.masked_fill(table == 0, -torch.inf).topk(min(count, table.shape[1]), 1).indices
+        return table.gather(1, order)
+
+    def _query(self, index: ItemIndex, matching: float, text: float) -> Tensor:
+        """By what :func:`indexed` vectors are multiplied, [B, D]."""
+        wanted = zip(index.scales, (matching, text), (self.states, self.query))
+        return torch.cat([vectors.float() * (weight / scale) for scale, weight, vectors in wanted if scale], 1)
+
+    def _estimate(self, items: Tensor, logits: Tensor) -> Tensor:
+        """The normaliser from the logits of some items [B, M], 0 being none, and from an even sample of all others, [B]."""
+        step = -(-(self.n_items - 1) // _SAMPLE)
+        sample = product(self.states, self.vectors[1::step]).float()
+        row, place = ((items > 0) & ((items - 1) % step == 0)).nonzero(as_tuple=True)
+        sample[row, (items[row, place] - 1) // step] = -torch.inf
+        left = (sample > -torch.inf).sum(1)
+        others = self.n_items - 1 - (items > 0).sum(1)
+        rest = sample.logsumexp(1) + (others / left.clamp(min=1)).log()
+        return torch.stack([logits.logsumexp(1), rest]).logsumexp(0)
+
+    def _matches(self, items: Tensor) -> Tensor:
+        """Logits of matching of given items, [B, C]."""
+        return _products(self.vectors, items, self.states)
+
+    def _texts(self, items: Tensor) -> Tensor:
+        return _products(self.slow.content.unit, items, self.query)
 
     def _chunks(self) -> list[tuple[int, int]]:
         """First item and the one after the last of each chunk; the padding item is in none."""
@@ -126,6 +189,19 @@ class BatchViews:
         cell, value = torch.cat(cells), torch.cat(added)
         items, order = (cell % self.n_items).sort()
         return cell[order] // self.n_items, items, value[order]
+
+
+def indexed(slow: Deliberation, scales: Sequence[float]) -> Tensor:
+    """What an index holds of each item [n_items, D]: its vectors of matching and text, each times its scale unless that is 0."""
+    tables = (slow.matcher.vectors, lambda: slow.content.unit)
+    return torch.cat([scale * table()[1:].float() for scale, table in zip(scales, tables) if scale], 1)
+
+
+def _products(table: Tensor, items: Tensor, vectors: Tensor) -> Tensor:
+    """Rows of a table [N, D] by item ids [B, C], times a vector for each history [B, D]: [B, C]."""
+    rows = max(1, _CELLS // max(1, items.shape[1] * table.shape[1]))
+    parts = [(table[some] @ own[..., None])[..., 0] for some, own in zip(items.split(rows), vectors.split(rows))]
+    return torch.cat(parts).float()
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

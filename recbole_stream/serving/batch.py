@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from tqdm import tqdm
 
-from recbole_stream.cluster import STARTS, check_ray, connect
+from recbole_stream.cluster import check_ray, connect, spread
 from recbole_stream.errors import InputError
 from recbole_stream.files import whole_file, write_text
 from recbole_stream.serving.folder import CONFIG_FILE, Parts
@@ -229,22 +229,10 @@ def _on_cluster(model: Recommender, address: str, waiting: Iterable[tuple[int, N
 
     if not ray.is_initialized():
         connect(None if address == "local" else address, 1, 0)
-    task = ray.remote(num_cpus=1, max_retries=STARTS - 1)(_rank_remotely)
     shared = ray.put(model.parts)
-    running: dict[Any, tuple[int, int]] = {}
-    most = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    for number, part in waiting:
-        running[task.remote(model.fingerprint, shared, part, asked)] = number, len(part)
-        if len(running) == most:
-            yield _next(ray, running)
-    while running:
-        yield _next(ray, running)
-
-
-def _next(ray: Any, running: dict[Any, tuple[int, int]]) -> tuple[int, bytes, int]:
-    (done, *_), _ = ray.wait(list(running))
-    number, count = running.pop(done)
-    return number, ray.get(done), count
+    calls = (((number, len(part)), (model.fingerprint, shared, part, asked)) for number, part in waiting)
+    for (number, count), content in spread(_rank_remotely, calls):
+        yield number, content, count
 
 
 _opened: dict[str, Recommender] = {}  # in a worker: the model that its last task had

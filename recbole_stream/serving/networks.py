@@ -14,12 +14,14 @@ from recbole_stream.decoding.trie import Trie
 from recbole_stream.errors import InputError
 from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import VIEWS, Deliberation
+from recbole_stream.model.item_index import ItemIndex
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
 from recbole_stream.model.verifier import Verifier
+from recbole_stream.model.views import indexed
 
 __all__ = ["build_ranker", "describe"]
 
@@ -98,6 +100,15 @@ def build_ranker(
         network = network.to(device).eval().requires_grad_(False)
         if getattr(network, "deliberation", None) is not None:
             network.deliberation.matcher.freeze()
+        if "index" in config:
+            scales = tuple(config["index"]["scales"])
+            network.deliberation.index = ItemIndex(
+                indexed(network.deliberation, scales).cpu(),
+                tensors["index.centres"],
+                tensors["index.lists"],
+                config["index"]["probes"],
+                scales,
+            )
         ranker = Ranker(
             network, Trie(codes).to(device), config["beams"], config["candidates"], config["longest"], config["exact"]
         )

@@ -10,16 +10,18 @@ import shutil
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from recbole_stream.cache import cached_arrays, content_hash
+from recbole_stream.cluster import has_joined, spread
 from recbole_stream.errors import InputError
 from recbole_stream.precision import automatic_precision
 
@@ -68,6 +70,9 @@ def encode_texts(
     the same elsewhere has to be kept, as checkpoints do. A cached call neither
     imports nor loads a model that is on this machine.
 
+    On a CPU of a process that has joined a Ray cluster (``--address``), the parts are computed by all of it; every machine
+    needs the model and has to see the cache. The result is the same where the machines are alike.
+
     While it computes, the cache holds a folder of finished parts: a call that was
     interrupted goes on from there, with the same result as if it had not been.
 
@@ -108,13 +113,15 @@ def encode_texts(
 
     def compute() -> tuple[dict[str, np.ndarray], dict]:
         encoder = fetched or _load(source, name, device)
-        embeddings = _encode_all(encoder, texts, batch_size, max_length, device, show_progress, parts)
+        # a GPU is this process's own; cores are the cluster's
+        loading = (source, name) if device == "cpu" and has_joined() else None
+        embeddings = _encode_all(encoder, texts, batch_size, max_length, device, show_progress, parts, loading)
         return {"embeddings": embeddings}, {"precision": _precision(device)}
 
     computer = [_precision(device), torch.device(device).type, [_version(library) for library in _LIBRARIES]]
     key = content_hash(_CACHE_VERSION, list(texts), model, max_length, computer)
     # batches of another size would differ in the last digits
-    parts = cache_dir and Path(cache_dir) / f"embeddings-{key}-by-{batch_size}"
+    parts = None if cache_dir is None else Path(cache_dir) / f"embeddings-{key}-by-{batch_size}"
     arrays, stored = cached_arrays(cache_dir, "embeddings", key, compute)
     if parts is not None:
         shutil.rmtree(parts, ignore_errors=True)
@@ -257,18 +264,21 @@ def _precision(device: str) -> str:
     return automatic_precision(device) if device == "cpu" else "float32"
 
 
-@torch.inference_mode()
 def _encode_all(
-    encoder,
+    encoder: Any,
     texts: list[str],
     batch_size: int,
     max_length: int,
     device: str,
     show_progress: bool,
     parts: Path | None = None,
+    loading: tuple[str, str] | None = None,
 ) -> np.ndarray:
-    """Embeddings of all texts `[n, d]`; equal texts are encoded once, longest first. Finished parts stay in a folder."""
-    transformer, tokenizer = encoder[0].eval(), encoder.tokenizer
+    """Embeddings of all texts `[n, d]`; equal texts are encoded once, longest first. Finished parts stay in a folder.
+
+    With ``loading``, what loads the encoder elsewhere, parts are computed on the Ray cluster that this process has joined.
+    """
+    tokenizer = encoder.tokenizer
     limits = [max_length, encoder.max_seq_length or max_length]
     distinct = list(dict.fromkeys(text for text in texts if text.strip()))
     row_of = {text: row for row, text in enumerate(distinct)}
@@ -282,42 +292,83 @@ def _encode_all(
     flat = {name: np.concatenate(columns) for name, columns in tokens.items()}
     ends = np.cumsum(lengths)
     order = np.argsort(-np.array(lengths), kind="stable")
+    size = max(1, _PART // batch_size) * batch_size  # whole batches, so that parts change none
 
-    def encode(batch: np.ndarray) -> np.ndarray:
-        ragged = {
-            name: [column[ends[row] - lengths[row] : ends[row]].tolist() for row in batch]
-            for name, column in flat.items()
-        }
-        padded = {name: tensor.to(device) for name, tensor in tokenizer.pad(ragged, return_tensors="pt").items()}
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_precision(device) == "bfloat16"):
-            hidden = transformer(padded).get("token_embeddings")  # [B, T, d]
-        if hidden is None:
-            raise InputError(
-                "The `text_encoder` gives no hidden states of tokens to average (Eq. 4): choose a transformer model."
-            )
-        bar.update(len(batch))
-        return mean_pool(hidden, padded["attention_mask"]).cpu().numpy()
+    def jobs() -> Iterator[tuple[np.ndarray, tuple]]:
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            columns = {
+                name: [column[ends[row] - lengths[row] : ends[row]] for row in rows] for name, column in flat.items()
+            }
+            # the last part is stored with all others
+            folder = parts if start + size < len(order) else None
+            yield rows, (columns, batch_size, device, folder, f"{start:09}")
 
     bar = tqdm(total=len(distinct), desc="Encoding item text", unit="text", disable=not show_progress)
-    size = max(1, _PART // batch_size) * batch_size  # whole batches, so that parts change none
-    encoded: np.ndarray | None = None
-    for start in range(0, len(order), size):
-        rows = order[start : start + size]
-
-        def compute() -> tuple[dict[str, np.ndarray], dict]:
-            batches = [encode(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)]
-            return {"embeddings": np.concatenate(batches)}, {}
-
-        # the last part is stored with all others
-        folder = parts if start + size < len(order) else None
-        vectors = cached_arrays(folder, "part", f"{start:09}", compute)[0]["embeddings"]
-        if encoded is None:
+    done: Iterable[tuple[np.ndarray, np.ndarray]]
+    if loading is None:
+        done = ((rows, _encode_part(encoder, *arguments, bar.update)) for rows, arguments in jobs())
+    else:
+        done = spread(_encode_remotely, ((rows, (loading, *arguments)) for rows, arguments in jobs()), 0)
+    encoded, count = np.empty((0, 0), np.float32), 0
+    for rows, vectors in done:
+        if not count:
             encoded = np.empty((len(distinct), vectors.shape[1]), dtype=np.float32)
         encoded[rows] = vectors
-        bar.update(start + len(rows) - bar.n)  # those of a part that was there
+        count += len(rows)
+        bar.update(count - bar.n)  # those of a part that was there
     bar.close()
     embeddings = encoded[[row_of.get(text, 0) for text in texts]]
     without = np.array([text not in row_of for text in texts])
     if without.any():
         embeddings[without] = embeddings[~without].mean(axis=0, dtype=np.float64)
     return embeddings
+
+
+@torch.inference_mode()
+def _encode_part(
+    encoder: Any,
+    columns: dict[str, list[np.ndarray]],
+    batch_size: int,
+    device: str,
+    folder: Path | None,
+    key: str,
+    told: Callable[[int], Any] = lambda texts: None,
+) -> np.ndarray:
+    """Embeddings of a part [n, d], read from the folder where it holds them.
+
+    Args:
+        columns: what the tokenizer makes of each text: name -> n arrays.
+        told: how many texts were encoded since it was last called.
+    """
+    transformer, tokenizer = encoder[0].eval(), encoder.tokenizer
+
+    def compute() -> tuple[dict[str, np.ndarray], dict]:
+        batches = []
+        for first in range(0, len(columns["input_ids"]), batch_size):
+            ragged = {
+                name: [ids.tolist() for ids in column[first : first + batch_size]] for name, column in columns.items()
+            }
+            padded = {name: tensor.to(device) for name, tensor in tokenizer.pad(ragged, return_tensors="pt").items()}
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=_precision(device) == "bfloat16"):
+                hidden = transformer(padded).get("token_embeddings")  # [B, T, d]
+            if hidden is None:
+                raise InputError(
+                    "The `text_encoder` gives no hidden states of tokens to average (Eq. 4): choose a transformer model."
+                )
+            told(len(hidden))
+            batches.append(mean_pool(hidden, padded["attention_mask"]).cpu().numpy())
+        return {"embeddings": np.concatenate(batches)}, {}
+
+    return cached_arrays(folder, "part", key, compute)[0]["embeddings"]
+
+
+_loaded: dict[tuple[str, str], torch.nn.Module] = {}  # in a worker of a cluster: the encoder that its last part had
+
+
+def _encode_remotely(loading: tuple[str, str], columns: Any, batch_size: int, device: str, *place: Any) -> np.ndarray:
+    if loading not in _loaded:
+        _loaded.clear()
+        torch.set_num_threads(1)  # one part for each core
+        _loaded[loading] = _load(*loading, device)
+    return _encode_part(_loaded[loading], columns, batch_size, device, *place)

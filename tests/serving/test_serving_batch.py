@@ -183,13 +183,15 @@ def test_a_cluster_that_loses_a_machine_gives_the_same(model, source, tmp_path):
     import ray
     from ray.cluster_utils import Cluster
 
+    from recbole_stream import cluster as cluster_room
+
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     other = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     try:
         ray.init(address=cluster.address, log_to_driver=False)
         lost = []
-        real = batch._next
+        real = cluster_room._next
 
         def lose_one(ray_module, running):
             if not lost:
@@ -197,7 +199,7 @@ def test_a_cluster_that_loses_a_machine_gives_the_same(model, source, tmp_path):
             return real(ray_module, running)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(batch, "_next", lose_one)
+            patch.setattr(cluster_room, "_next", lose_one)
             recommend_to_file(model, tmp_path / "recs.csv", source, k=3, address=cluster.address)
         assert lost
         assert rows(pd.read_csv(tmp_path / "recs.csv")) == expected(model)

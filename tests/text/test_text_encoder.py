@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from recbole_stream.cluster import spread
 from recbole_stream.errors import InputError
 from recbole_stream.text.encoder import TextEncoder, encode_texts, mean_pool
 
@@ -189,3 +190,27 @@ def test_what_another_arithmetic_computed_is_not_read(packaged, tmp_path, monkey
         _, info = encode_texts(TEXTS, "auto", tmp_path, show_progress=False)
         assert info["precision"] == precision and len(info["revision"]) == 32
     assert len(list(tmp_path.glob("embeddings-*.npz"))) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_machines_encode_as_one_does(packaged, tmp_path, monkeypatch):
+    import ray
+    from ray.cluster_utils import Cluster
+
+    texts = [f"text {n} " + "long " * (n % 9) for n in range(100)] + [""]
+    monkeypatch.setattr("recbole_stream.text.encoder._PART", 16)
+    whole = encode(texts, None)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    try:
+        ray.init(address=cluster.address, log_to_driver=False)
+        where = spread(lambda: ray.get_runtime_context().get_node_id(), ((n, ()) for n in range(4)), 0)
+        assert len({node for _, node in where}) == 2
+        monkeypatch.setattr("recbole_stream.text.encoder._encode_part", None)  # this process encodes nothing
+        assert np.array_equal(encode(texts, tmp_path), whole)
+        assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
