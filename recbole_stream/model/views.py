@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from recbole_stream.model.linear import product
-from recbole_stream.model.lookup import UNSEEN, log_shares
+from recbole_stream.model.lookup import UNSEEN, log_shares, recency_weights
+from recbole_stream.model.pointer import SUMS
 
 if TYPE_CHECKING:
     from recbole_stream.model.deliberation import Deliberation
@@ -45,8 +46,8 @@ class BatchViews:
             self.states = slow.matcher.states(histories, self.vectors)
         if text:
             self.query = slow.content.query(histories)
-        # cells: row times n_items plus item, ascending
-        self.cells, self.shares = slow.transitions.followers(histories) if transitions else (None, None)
+        self._cosines: tuple[Tensor, Tensor] | None = None  # of the items that were asked for last
+        self.followed = slow.transitions.followers(histories) if transitions else None
 
     def candidates(self, count: int, weights: Sequence[float]) -> Tensor:
         """The best items by the weighted sum of the views, [B, min(count, items)], best first.
@@ -84,18 +85,36 @@ class BatchViews:
         if self.states is not None:
             logits = (self.vectors[items] @ self.states[..., None])[..., 0].float()
             views[0] = (logits - self.normaliser[:, None]).masked_fill(items == 0, 0.0)
-        if self.shares is not None:
-            cells = items + torch.arange(len(items), device=items.device)[:, None] * self.n_items
-            place = torch.searchsorted(self.cells, cells).clamp(max=max(0, len(self.cells) - 1))
-            shares = views[1]
-            if len(self.cells):
-                shares = self.shares[place].masked_fill(self.cells[place] != cells, 0.0)
+        if self.followed is not None:
+            place, there = self.followed.find(self.cells(items))
+            shares = self.followed.shares[place].masked_fill(~there, 0.0) if len(self.followed.cells) else views[1]
             views[1] = log_shares(shares)
         if self.query is not None:
-            views[2] = (self.slow.content.unit[items] @ self.query[..., None])[..., 0]
+            weights = recency_weights(self.histories, self.slow.content.recency)
+            views[2] = (self.cosines(items) @ weights[..., None])[..., 0]
         if self.repeats:
             views[3] = (items[:, :, None] == self.histories[:, None]).any(-1).float()
         return torch.stack(views, -1)
+
+    def cosines(self, items: Tensor) -> Tensor | None:
+        """Between the texts of given items and of the histories, [B, C] -> [B, C, L]; None without the view ``text``."""
+        if self.query is None:
+            return None
+        if self._cosines is None or self._cosines[0] is not items:
+            unit = self.slow.content.unit
+            self._cosines = items, unit[items] @ unit[self.histories].transpose(1, 2)
+        return self._cosines[1]
+
+    def sums(self, items: Tensor) -> Tensor:
+        """What the pointer's memory counts of given items, [B, C] -> [B, C, 15]; 0 without the view ``transitions``."""
+        if self.followed is None:
+            return torch.zeros(*items.shape, SUMS, device=items.device)
+        transitions = self.slow.transitions
+        return self.slow.pointer.pairs.sums(self.histories, self.followed, self.cells(items), transitions.recency)
+
+    def cells(self, items: Tensor) -> Tensor:
+        """Of items [B, C], row times the number of items plus item."""
+        return items + torch.arange(len(items), device=items.device)[:, None] * self.n_items
 
     @cached_property
     def normaliser(self) -> Tensor:
@@ -114,10 +133,10 @@ class BatchViews:
         """Rows, items and what the views of few items add to the weighted sum, [P] each, ascending by item."""
         device = self.histories.device
         cells, added = [self.histories.new_zeros(0)], [torch.zeros(0, device=device)]
-        if self.shares is not None and transitions:
+        if self.followed is not None and transitions:
             # all other items have the logarithm of UNSEEN, which changes no order
-            cells.append(self.cells)
-            added.append(transitions * (self.shares / UNSEEN).log1p())
+            cells.append(self.followed.cells)
+            added.append(transitions * (self.followed.shares / UNSEEN).log1p())
         if self.repeats and repeats:
             row = torch.arange(len(self.histories), device=device)[:, None]
             own = (row * self.n_items + self.histories)[self.histories > 0].unique()
