@@ -1,13 +1,14 @@
 """The final model with each part switched off, and what the part costs.
 
-Takes the checkpoint with which a run ended its deliberation, leaves out one view after another, the verifier, or all but
-one view, and learns to deliberate again on the validation users, as the run itself does with ``views_off`` and
-``verifier_size``; then ranks the test users. What was trained before (what generates, the matching tower) stays.
+Takes the checkpoint with which a run ended its deliberation, leaves out one view after another, the pointer, the
+verifier, or all but one view, and learns to deliberate again, as the run itself does with ``views_off``, ``pointer_size``
+and ``verifier_size``; then ranks the test users. What was trained before (what generates, the matching tower) stays.
 """
 
 from __future__ import annotations
 
 import copy
+import functools
 import time
 from pathlib import Path
 
@@ -15,8 +16,11 @@ import pandas as pd
 import torch
 
 from experiments.runs import Loaded, load, metrics, rank_targets
+from recbole_stream.host.models import memory_of
 from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.model.verifier import Verifier
 from recbole_stream.reporting.results import read_results
+from recbole_stream.training.fit_pointer import fit_pointer
 from recbole_stream.training.fit_views import learn_to_deliberate
 
 __all__ = ["ablate"]
@@ -42,23 +46,29 @@ def ablate(run: Path, seed: int) -> pd.DataFrame:
     }
     seconds = {"likelihood": trained["RL"], "matching": trained["States"] - trained["RL"]}
     views = [view for view, used in zip(VIEWS, slow.used) if used]
-    choices = {"all": (views, True)}
-    choices |= {f"without {off}": ([view for view in views if view != off], True) for off in views}
-    choices["without verifier"] = (views, False)
+    pointed = slow.pointer is not None
+    # views, verifier, pointer, which nothing but the verifier reads
+    choices = {"all": (views, True, pointed)}
+    choices |= {f"without {off}": ([view for view in views if view != off], True, pointed) for off in views}
+    choices |= {"without pointer": (views, True, False)} if pointed else {}
+    choices["without verifier"] = (views, False, False)
     choices |= {
-        f"{view} and repeats, no verifier": ([view, "repeats"], False)
+        f"{view} and repeats, no verifier": ([view, "repeats"], False, False)
         for view in ALONE
         if {view, "repeats"} <= set(views)
     }
     lines = []
-    for name, (kept, verified) in choices.items():
+    for name, (kept, verified, pointed) in choices.items():
         part = copy.deepcopy(slow)
         part.switch_off([view for view in VIEWS if view not in kept])
         part.weights.copy_(
             part.first_weights()
         )  # of those fitted, the likelihood's may be 0: nothing would be generated
-        if not verified:
-            part.verifier = None
+        if not pointed:
+            part.pointer = None
+        if part.verifier is not None:
+            size = part.verifier.network[0].out_features
+            part.verifier = Verifier(len(VIEWS), size, slow.verifier.events, pointed) if verified else None
         loaded.model.network.deliberation = part
         lines.append({"parts": name} | _measure(loaded, sum(seconds.get(view, 0.0) for view in kept)))
     return pd.DataFrame(lines)
@@ -68,7 +78,10 @@ def _measure(loaded: Loaded, seconds: float) -> dict[str, float]:
     """A line of the table for the model as it is; ``seconds`` are those of the stages before."""
     config, model = loaded.config, loaded.model
     some = torch.randperm(len(loaded.valid), generator=torch.Generator().manual_seed(config["seed"]))
-    began = time.perf_counter()
+    began, slow = time.perf_counter(), model.network.deliberation
+    if slow.pointer is not None:
+        remember = functools.partial(memory_of, config, n_items=model.n_items)
+        fit_pointer(slow, loaded.train, remember, model.candidates, config["seed"], show_progress=True)
     learnt = learn_to_deliberate(
         model.network, loaded.valid, some[: config["weigh_users"]], model.trie, model.beams, model.candidates,
         config["seed"], show_progress=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_stream.data.samples import Samples
@@ -13,10 +12,10 @@ from recbole_stream.model.backbone import BackboneConfig, Decoder, Encoder
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.pointer import Pairs, Pointer
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
-from recbole_stream.model.pointer import Pairs, Pointer
 from recbole_stream.model.verifier import Verifier
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -328,11 +329,9 @@ class STREAMRecTrainer(GenerativeTrainer):
         self.model.eval()
         model, config = self.model, self.config
         if slow.pointer is not None:
-            pointed = fit_pointer(
-                slow, samples, lambda known: memory_of(config, known, model.n_items), model.candidates, config["seed"],
-                show_progress,
-            )  # fmt: skip
-            self.logger.info(f"pointer: {pointed}")
+            remember = functools.partial(memory_of, config, n_items=model.n_items)
+            told = fit_pointer(slow, samples, remember, model.candidates, config["seed"], show_progress)
+            self.logger.info(f"pointer: {told}")
         samples = samples_of(valid_data._dataset).to(self.device)
         some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config["seed"]))
         learnt = learn_to_deliberate(

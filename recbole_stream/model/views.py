@@ -58,10 +58,10 @@ class BatchViews:
         """
         matching, transitions, text, repeats = weights
         query = None if self.query is None else self.query * text
-        rows, items, added = self._sparse(transitions, repeats)
-        count = min(count, self.n_items - 1)
+        count, chunks = min(count, self.n_items - 1), self._chunks()
+        rows, items, added = self._sparse(transitions, repeats, len(chunks) > 1)
         parts, scores, sums = [], [], []
-        for first, last in self._chunks():
+        for first, last in chunks:
             together = torch.zeros(len(self.histories), last - first, device=self.histories.device)
             if self.states is not None:
                 logits = self._logits(first, last)
@@ -69,8 +69,10 @@ class BatchViews:
                 together = logits.mul_(matching)
             if query is not None and text:
                 together += product(query, self.slow.content.unit[first:last])
-            some = slice(*torch.searchsorted(items, torch.tensor([first, last], device=items.device)).tolist())
-            together.index_put_((rows[some], items[some] - first), added[some], accumulate=True)
+            some = slice(None)
+            if len(chunks) > 1:
+                some = slice(*torch.searchsorted(items, torch.tensor([first, last], device=items.device)).tolist())
+            together.view(-1).index_add_(0, rows[some] * (last - first) + items[some] - first, added[some])
             value, place = best(together, count)
             parts.append(place + first)
             scores.append(value)
@@ -129,8 +131,8 @@ class BatchViews:
     def _logits(self, first: int, last: int) -> Tensor:
         return product(self.states, self.vectors[first:last]).float()
 
-    def _sparse(self, transitions: float, repeats: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, items and what the views of few items add to the weighted sum, [P] each, ascending by item."""
+    def _sparse(self, transitions: float, repeats: float, ordered: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, items and what the views of few items add to the weighted sum, [P] each; by item if ``ordered``."""
         device = self.histories.device
         cells, added = [self.histories.new_zeros(0)], [torch.zeros(0, device=device)]
         if self.followed is not None and transitions:
@@ -143,8 +145,11 @@ class BatchViews:
             cells.append(own)
             added.append(torch.full((len(own),), repeats, device=device))
         cell, value = torch.cat(cells), torch.cat(added)
-        items, order = (cell % self.n_items).sort()
-        return cell[order] // self.n_items, items, value[order]
+        items = cell % self.n_items
+        if ordered:
+            items, order = items.sort(stable=True)
+            cell, value = cell[order], value[order]
+        return cell // self.n_items, items, value
 
 
 def best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:

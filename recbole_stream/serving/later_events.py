@@ -6,6 +6,7 @@ They are added to what the model looks up (transitions, popularity) and to what 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -164,9 +165,7 @@ def _pairs(parts: Parts, histories: list[np.ndarray], starts: list[int]) -> dict
     decay, backward, recency = (keys[f"lookup_{name}"] for name in ("decay", "backward", "recency"))
 
     def counted(window: int, backward: float) -> Transitions:
-        return Transitions(
-            prefixes, lengths, flat[targets], len(parts.items) + 1, window, decay, backward, recency
-        )
+        return Transitions(prefixes, lengths, flat[targets], len(parts.items) + 1, window, decay, backward, recency)
 
     transitions = counted(window, backward)
     found = dict(zip(_PAIRS, transitions.pairs()))

@@ -91,7 +91,9 @@ class Graph(nn.Module):
         scores, order = scores.sort(1, descending=True)
         return items.gather(1, order), scores
 
-    def _pointed(self, histories: Tensor, items: Tensor, views: Tensor, cosines: Tensor | None, follows: bool) -> Tensor:
+    def _pointed(
+        self, histories: Tensor, items: Tensor, views: Tensor, cosines: Tensor | None, follows: bool
+    ) -> Tensor:
         sums = self.pairs(histories, items)
         if not follows:
             sums = torch.zeros_like(sums)

@@ -110,7 +110,9 @@ def _reader(slow: Deliberation, memory: Memory) -> Deliberation:
     """A deliberation that reads another memory, and no matching tower."""
     off = [view for view, used in zip(VIEWS, slow.used) if not used]
     pointer = Pointer(slow.pointer.size, memory.pairs, memory.popularity)
-    reader = Deliberation(slow.matcher, memory.transitions, slow.content, (*off, "likelihood", "matching"), None, pointer)
+    reader = Deliberation(
+        slow.matcher, memory.transitions, slow.content, (*off, "likelihood", "matching"), None, pointer
+    )
     return reader.to(slow.weights.device)
 
 

@@ -116,7 +116,7 @@ def test_as_many_items_as_asked_for_though_there_are_fewer_candidates(make):
 def test_items_without_text_have_no_content_view(make):
     model, trie = make(text=False)
     assert model.deliberation.used == (True, True, True, False, True)
-    _, views = candidate_views(model, HISTORIES, trie, beams=5, candidates=5)
+    _, views, _ = candidate_views(model, HISTORIES, trie, beams=5, candidates=5)
     assert (views[..., VIEWS.index("text")] == 0).all()
 
 
@@ -124,9 +124,9 @@ def test_items_without_text_have_no_content_view(make):
 def test_a_trusted_verifier_ranks_the_candidates_and_one_that_is_not_changes_nothing(make):
     verifier = Verifier(5, 4, torch.arange(ITEMS + 1))
     torch.nn.init.normal_(verifier.linear.weight)
-    model, trie = make(verifier=verifier)
+    model, trie = make(text=False, verifier=verifier)
     weighed, _ = deliberate(model, HISTORIES, trie, beams=5, candidates=ITEMS, top=10)
-    assert torch.equal(weighed, deliberate(make()[0], HISTORIES, trie, beams=5, candidates=ITEMS, top=10)[0])
+    assert torch.equal(weighed, deliberate(make(text=False)[0], HISTORIES, trie, beams=5, candidates=ITEMS, top=10)[0])
     verifier.trusted.fill_(True)
     items, scores = deliberate(model, HISTORIES, trie, beams=5, candidates=ITEMS, top=10)
     plain = every_view(model)

@@ -53,7 +53,11 @@ def test_sums_are_those_of_a_loop_over_the_pairs(sequences, backward):
     transitions, pairs = memory(sequences, 8, backward=backward)
     histories = pad(sequences)
     items = torch.arange(8).expand(len(sequences), -1)
-    found, weights, last = sums(transitions, pairs, histories, items), recency_weights(histories, 0.5), latest(histories)
+    found, weights, last = (
+        sums(transitions, pairs, histories, items),
+        recency_weights(histories, 0.5),
+        latest(histories),
+    )
     table = torch.zeros(8, 8, 4)
     rows, columns, _ = transitions.pairs()
     table[rows, columns] = pairs.counts

@@ -1,6 +1,5 @@
 """The pointer learns from prefixes whose sequence its memory does not know."""
 
-import pytest
 import torch
 
 from recbole_stream.data.samples import Samples
@@ -8,6 +7,7 @@ from recbole_stream.model.deliberation import Deliberation
 from recbole_stream.model.lookup import Transitions
 from recbole_stream.model.matching import Matcher
 from recbole_stream.model.pointer import Pairs, Pointer
+from recbole_stream.seeds import mix
 from recbole_stream.training import fit_pointer as module
 from recbole_stream.training.fit_pointer import Memory, fit_pointer, unknown_parts
 from tests.helpers import backbone, catalogue, pad, streamrec
@@ -65,21 +65,18 @@ def test_a_large_log_is_read_until_there_are_enough_prefixes(monkeypatch):
     assert [len(rows) for _, rows in parts] == [16, 4]
 
 
-def test_its_memory_never_knows_what_it_learns_from(monkeypatch):
-    samples, asked = prefixes(walks(30, 0)), []
+def test_what_no_other_sequence_knows_is_no_lesson():
+    # each sequence has items of its own, of which the memory of the others knows nothing
+    samples, asked = prefixes([[4 * n + 1, 4 * n + 2, 4 * n + 3, 4 * n + 4] for n in range(10)]), []
 
     def spy(known):
-        asked.append({tuple(row) for row in known.histories.tolist()})
+        asked.append(set(known.targets.tolist()))
         return remember(known)
 
-    lists = module._lists
-    monkeypatch.setattr(module, "_lists", lambda reader, all_, rows, count: [
-        part for part in lists(reader, all_, rows, count) if asked[-1].isdisjoint(
-            tuple(row) for row in all_.histories[rows[all_.lengths[rows] > 2]].tolist()
-        ) or pytest.fail("a sequence is known")
-    ])  # fmt: skip
-    fit_pointer(deliberation(samples), Samples(samples.histories, samples.lengths, samples.targets), spy, 5, 1)
+    fit_pointer(deliberation(samples), samples, spy, 3, 0)
     assert len(asked) == 10
+    for known, (others, rows) in zip(asked, unknown_parts(samples, mix(0, "pointer"))):
+        assert len(known) == len(others) == 27 and not known & set(samples.targets[rows].tolist())
 
 
 def test_it_learns_what_a_share_of_transitions_does_not_say():
