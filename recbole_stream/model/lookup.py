@@ -12,13 +12,12 @@ from torch import Tensor, nn
 
 from recbole_stream.data.prefixes import Prefixes
 
-__all__ = ["UNSEEN", "Content", "Followers", "Transitions", "distinct", "log_shares", "recency_weights"]
+__all__ = ["UNSEEN", "Content", "Followers", "Transitions", "log_shares", "recency_weights"]
 
 # added to the share of transitions before the logarithm: the value of an item that never followed the history's items
 UNSEEN = 1e-3
 
 _PAIRS = 1 << 24  # pairs of items that are counted at once
-_SPARSE = 16  # numbers for each value from which on a table of all takes longer than sorting the values
 
 
 def recency_weights(histories: Tensor, decay: float) -> Tensor:
@@ -151,7 +150,7 @@ class Transitions(nn.Module):
         items = histories.flatten()
         owner, place = self.entries(items)  # the padding item has none
         row = owner // histories.shape[1]
-        cells, inverse = distinct(row * self.n_items + self.columns[place], len(histories) * self.n_items)
+        cells, inverse = (row * self.n_items + self.columns[place]).unique(return_inverse=True)
         shares = weights[owner] * (self.counts[place] / self.sums[items][owner])
         found = torch.zeros(len(cells), device=histories.device).index_add_(0, inverse, shares)
         whole = torch.zeros(len(histories), device=histories.device).index_add_(0, row, shares)
@@ -162,20 +161,6 @@ class Transitions(nn.Module):
         followed = self.followers(histories)
         found = torch.zeros(len(histories) * self.n_items, device=histories.device)
         return found.index_put_((followed.cells,), followed.shares).view(len(histories), self.n_items)
-
-
-def distinct(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """As ``values.unique(return_inverse=True)`` of whole numbers [E] from 0 to ``size`` - 1.
-
-    Where these are few for so many values, they are ticked off in a table, which takes less time than sorting.
-    """
-    if size > _SPARSE * len(values):
-        return values.unique(return_inverse=True)
-    table = torch.zeros(size, dtype=torch.bool, device=values.device).index_fill_(0, values, True)
-    found = table.nonzero()[:, 0]
-    place = torch.empty(size, dtype=torch.long, device=values.device)
-    place[found] = torch.arange(len(found), device=values.device)
-    return found, place[values]
 
 
 def _pairs(

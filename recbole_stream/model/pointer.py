@@ -59,17 +59,16 @@ class Pairs(nn.Module):
         """What the constructor takes, [P, 2]."""
         return self.counts[:, :2]
 
-    def sums(self, histories: Tensor, followed: Followers, cells: Tensor, recency: float) -> Tensor:
+    def sums(self, histories: Tensor, followed: Followers, place: Tensor, there: Tensor, recency: float) -> Tensor:
         """What is counted of histories and candidates, [B, C, 15]; see :func:`pair_sums`.
 
         Args:
             histories: item ids [B, L].
             followed: of the same histories.
-            cells: of the candidates, see :class:`Followers` [B, C].
+            place, there: of the candidates, see :meth:`Followers.find` [B, C].
             recency: weight of an item of the history against the one after it.
         """
-        place, there = followed.find(cells)
-        asked = torch.zeros(len(followed.cells) + 1, dtype=torch.bool, device=cells.device)
+        asked = torch.zeros(len(followed.cells) + 1, dtype=torch.bool, device=place.device)
         asked[place[there]] = True
         group = asked.cumsum(0) - 1  # place among the cells that are asked for
         kept = asked[followed.inverse].nonzero()[:, 0]
@@ -80,7 +79,7 @@ class Pairs(nn.Module):
             recency_weights(histories, recency).flatten()[owner],
             latest(histories).flatten()[owner],
         )
-        found = torch.zeros(int(group[-1]) + 2, SUMS, device=cells.device)
+        found = torch.zeros(int(group[-1]) + 2, SUMS, device=place.device)
         found.index_add_(0, group[followed.inverse[kept]], values)
         return found[torch.where(there, group[place], -1)]  # the last row is of no cell
 

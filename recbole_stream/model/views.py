@@ -46,7 +46,9 @@ class BatchViews:
             self.states = slow.matcher.states(histories, self.vectors)
         if text:
             self.query = slow.content.query(histories)
-        self._cosines: tuple[Tensor, Tensor] | None = None  # of the items that were asked for last
+        # of the items that were asked for last
+        self._cosines: tuple[Tensor, Tensor] | None = None
+        self._places: tuple[Tensor, Tensor, Tensor] | None = None
         self.followed = slow.transitions.followers(histories) if transitions else None
 
     def candidates(self, count: int, weights: Sequence[float]) -> Tensor:
@@ -88,7 +90,7 @@ class BatchViews:
             logits = (self.vectors[items] @ self.states[..., None])[..., 0].float()
             views[0] = (logits - self.normaliser[:, None]).masked_fill(items == 0, 0.0)
         if self.followed is not None:
-            place, there = self.followed.find(self.cells(items))
+            place, there = self._found(items)
             shares = self.followed.shares[place].masked_fill(~there, 0.0) if len(self.followed.cells) else views[1]
             views[1] = log_shares(shares)
         if self.query is not None:
@@ -111,12 +113,15 @@ class BatchViews:
         """What the pointer's memory counts of given items, [B, C] -> [B, C, 15]; 0 without the view ``transitions``."""
         if self.followed is None:
             return torch.zeros(*items.shape, SUMS, device=items.device)
-        transitions = self.slow.transitions
-        return self.slow.pointer.pairs.sums(self.histories, self.followed, self.cells(items), transitions.recency)
+        recency = self.slow.transitions.recency
+        return self.slow.pointer.pairs.sums(self.histories, self.followed, *self._found(items), recency)
 
-    def cells(self, items: Tensor) -> Tensor:
-        """Of items [B, C], row times the number of items plus item."""
-        return items + torch.arange(len(items), device=items.device)[:, None] * self.n_items
+    def _found(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`Followers.find` of given items."""
+        if self._places is None or self._places[0] is not items:
+            row = torch.arange(len(items), device=items.device)[:, None]
+            self._places = items, *self.followed.find(row * self.n_items + items)
+        return self._places[1:]
 
     @cached_property
     def normaliser(self) -> Tensor:

@@ -23,8 +23,9 @@ def memory(sequences, n_items, window=2, decay=0.5, backward=0.5, recency=0.5):
 
 
 def sums(transitions, pairs, histories, items):
-    cells = items + torch.arange(len(items))[:, None] * transitions.n_items
-    return pairs.sums(histories, transitions.followers(histories), cells, transitions.recency)
+    followed = transitions.followers(histories)
+    found = followed.find(items + torch.arange(len(items))[:, None] * transitions.n_items)
+    return pairs.sums(histories, followed, *found, transitions.recency)
 
 
 def test_pairs_by_hand():
