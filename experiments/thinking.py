@@ -37,10 +37,10 @@ def think(run: Path, seed: int) -> pd.DataFrame:
     loaded = load(run, f"STREAMRec-seed{seed}-Deliberation")
     slow = loaded.model.network.deliberation
     views = [view for view, used in zip(VIEWS, slow.used) if used]
-    lines, grown, writes = [], ["matching"], "likelihood" in views
+    lines, grown, writes, pointed = [], ["matching"], "likelihood" in views, slow.pointer is not None
 
-    def add(series: str, parts: str, views: Collection[str], verified: bool = False) -> None:
-        relearn(loaded, slow, views, verified, keep_likelihood=True)
+    def add(series: str, parts: str, views: Collection[str], verified: bool = False, pointed: bool = False) -> None:
+        relearn(loaded, slow, views, verified, pointed, keep_likelihood=True)
         lines.append({"series": series, "parts": parts} | _measure(loaded))
 
     threads = torch.get_num_threads()
@@ -56,9 +56,12 @@ def think(run: Path, seed: int) -> pd.DataFrame:
                 grown.append(view)
                 add("states and views", f"+ {view}", grown)
         if slow.verifier is not None:
-            add("states and views", "+ verifier", [view for view in views if view != "likelihood"], verified=True)
+            looked = [view for view in views if view != "likelihood"]
+            add("states and views", "+ verifier", looked, verified=True)
+            if pointed:
+                add("states and views", "+ pointer", looked, verified=True, pointed=True)
         if writes:
-            add("states and views", "+ likelihood", views, verified=slow.verifier is not None)
+            add("states and views", "+ likelihood", views, slow.verifier is not None, pointed)
             slow.ranking.fill_(RANKINGS.index("likelihood"))
             lines.append({"series": "writing", "parts": "likelihood alone"} | _measure(loaded, slow))
     finally:

@@ -16,6 +16,7 @@ from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import RANKINGS, VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.pointer import Pairs, Pointer
 from recbole_stream.model.verifier import Verifier
 from recbole_stream.serving.folder import Parts
 from recbole_stream.serving.networks import describe
@@ -28,7 +29,10 @@ from speed.rival import allowed_tokens, generate_items, give_weights, make_t5
 __all__ = ["FULL", "TINY_SIZES", "Sizes", "recommending"]
 
 TOP = 10
-_LOOKUP = {"lookup_window": 10, "lookup_decay": 0.8, "lookup_backward": 0.5, "lookup_recency": 0.7, "verifier_size": 32}
+_LOOKUP = {
+    "lookup_window": 10, "lookup_decay": 0.8, "lookup_backward": 0.5, "lookup_recency": 0.7,
+    "verifier_size": 32, "pointer_size": 64,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,18 @@ def _deliberating(corpus: Corpus, trie: Trie, sizes: Sizes, ranking: str) -> Rec
     padded, train, tokens = F.pad(text, (0, 0, 1, 0)), corpus.train, network.tokens
     content = Content(padded, _LOOKUP["lookup_recency"])
     popularity = torch.bincount(train.targets, minlength=tokens.n_items)
-    verifier = Verifier(len(VIEWS), _LOOKUP["verifier_size"], popularity, content.unit)
+    verifier = Verifier(len(VIEWS), _LOOKUP["verifier_size"], popularity, pointed=True)
     verifier.trusted.fill_(True)
-    transitions = Transitions(
-        train.histories, train.lengths, train.targets, tokens.n_items,
-        *(_LOOKUP[f"lookup_{name}"] for name in ("window", "decay", "backward", "recency")),
-    )  # fmt: skip
+    keys = {name: _LOOKUP[f"lookup_{name}"] for name in ("window", "decay", "backward", "recency")}
+
+    def counted(**changes: float) -> Transitions:
+        return Transitions(train.histories, train.lengths, train.targets, tokens.n_items, **(keys | changes))
+
+    transitions = counted()
+    pairs = Pairs.counted(transitions, counted(backward=0.0), counted(window=1, backward=0.0))
+    pointer = Pointer(_LOOKUP["pointer_size"], pairs, popularity)
     matcher = Matcher(sizes.config, tokens.table, tokens.vocabulary, padded)
-    network.deliberation = Deliberation(matcher, transitions, content, ("likelihood",), verifier)
+    network.deliberation = Deliberation(matcher, transitions, content, ("likelihood",), verifier, pointer)
     network.deliberation.ranking.fill_(RANKINGS.index(ranking))
     return _open(Ranker(network.eval(), trie, sizes.beams, 50, 20), sizes, text)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recbole_stream.data.samples import Samples
@@ -13,6 +12,7 @@ from recbole_stream.model.backbone import BackboneConfig, Decoder, Encoder
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.pointer import Pairs, Pointer
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
@@ -83,28 +83,40 @@ def streamrec(
 
 
 def deliberating(
-    codes: Tensor, sizes: Sequence[int], off: Sequence[str] = (), text: bool = True, verifier: Verifier | None = None
+    codes: Tensor,
+    sizes: Sequence[int],
+    off: Sequence[str] = (),
+    text: bool = True,
+    verifier: Verifier | None = None,
+    pointed: bool = False,
 ) -> STREAMRecModel:
-    """A random STREAM-Rec of two reasoning steps with all views, of which some are switched off."""
+    """A random STREAM-Rec of two reasoning steps with all views, of which some are switched off; a pointer if ``pointed``."""
     n_items, model = len(codes), streamrec(codes, sizes)
     model.steps.fill_(2)
     torch.manual_seed(1)
     texts = torch.randn(n_items + 1, 6) if text else None
     seen = random_histories(n_items, [4] * 60, seed=3)
-    transitions = Transitions(seen[:, :3], torch.full((60,), 3), seen[:, 3], n_items + 1, 2, 0.5, 0.5, 0.7)
+
+    def counted(window: int, backward: float) -> Transitions:
+        return Transitions(seen[:, :3], torch.full((60,), 3), seen[:, 3], n_items + 1, window, 0.5, backward, 0.7)
+
+    transitions, pointer = counted(2, 0.5), None
     matcher = Matcher(backbone(), model.tokens.table, model.tokens.vocabulary, texts)
     nn.init.normal_(matcher.own.weight)  # states that tell items apart
     content = Content(texts, 0.7) if text else None
-    model.deliberation = Deliberation(matcher, transitions, content, off, verifier).eval()
+    if pointed:
+        pairs = Pairs.counted(transitions, counted(2, 0.0), counted(1, 0.0))
+        pointer = Pointer(4, pairs, torch.bincount(seen[:, 3], minlength=n_items + 1))
+        for parameter in pointer.parameters():
+            nn.init.normal_(parameter)
+    model.deliberation = Deliberation(matcher, transitions, content, off, verifier, pointer).eval()
     return model
 
 
-def random_verifier(codes: Tensor, seed: int = 0) -> Verifier:
-    """A trusted verifier of random weights and random texts."""
+def random_verifier(codes: Tensor, pointed: bool = False, seed: int = 0) -> Verifier:
+    """A trusted verifier of random weights, which reads a pointer's scores if ``pointed``."""
     torch.manual_seed(seed)
-    text = F.normalize(torch.randn(len(codes) + 1, 6), dim=-1)
-    text[0] = 0
-    verifier = Verifier(len(VIEWS), 4, torch.randint(0, 9, (len(codes) + 1,)), text)
+    verifier = Verifier(len(VIEWS), 4, torch.randint(0, 9, (len(codes) + 1,)), pointed)
     for parameter in verifier.parameters():
         nn.init.normal_(parameter)
     verifier.trusted.fill_(True)

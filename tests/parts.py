@@ -16,22 +16,22 @@ KEYS = {
     "hidden_size": 16, "inner_size": 32, "n_heads": 2, "head_size": 8, "encoder_layers": 2, "decoder_layers": 2,
     "temperature": 1.0, "history_input": "tokens", "reasoning_mlp": "residual", "reasoning_scale": "raw",
     "lookup_window": 2, "lookup_decay": 0.5, "lookup_backward": 0.5, "lookup_recency": 0.7, "verifier_size": 0,
+    "pointer_size": 0,
 }  # fmt: skip
 
 
 def make_ranker(kind: str) -> tuple[Ranker, dict]:
-    """A ranker of random weights, and its keys; the kind is TIGER, one of ``RANKINGS``, or "verifier"."""
+    """A ranker of random weights, and its keys; the kind is TIGER, one of ``RANKINGS``, "verifier", or "pointer"."""
     keys = dict(KEYS)
     if kind == "TIGER":
         network = tiger(CODES, SIZES)
     elif kind == "likelihood":
         network = streamrec(CODES, SIZES)
     else:
-        verifier = random_verifier(CODES) if kind == "verifier" else None
-        keys["verifier_size"] = 4 if verifier else 0
-        network = deliberating(CODES, SIZES, verifier=verifier)
-        if verifier:
-            verifier.text = network.deliberation.content.unit
+        pointed = kind == "pointer"
+        verifier = random_verifier(CODES, pointed) if kind in ("verifier", "pointer") else None
+        keys |= {"verifier_size": 4 if verifier else 0, "pointer_size": 4 if pointed else 0}
+        network = deliberating(CODES, SIZES, verifier=verifier, pointed=pointed)
         network.deliberation.ranking.fill_(RANKINGS.index("states" if kind == "states" else "deliberation"))
     return Ranker(network.eval(), Trie(CODES), 8, 12, 5), keys
 

@@ -42,6 +42,10 @@ class Prefixes:
     def to(self, device: torch.device | str) -> Prefixes:
         return Prefixes(self.events.to(device), self.starts.to(device), self.lengths.to(device), self.width)
 
+    def take(self, rows: Tensor) -> Prefixes:
+        """Some of the histories."""
+        return Prefixes(self.events, self.starts[rows], self.lengths[rows], self.width)
+
     def to_dense(self) -> Tensor:
         """All of them written out, [N, width]."""
         return self[:]

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from recbole_stream.data.prefixes import Prefixes
 from recbole_stream.data.seen import Seen
 
-__all__ = ["Batch", "Samples", "trim", "whole_sequences"]
+__all__ = ["Batch", "Samples", "sequence_ends", "trim", "whole_sequences"]
+
+_ROWS = 1 << 20  # samples that are written out at once
 
 
 def trim(histories: Tensor) -> Tensor:
@@ -87,6 +90,11 @@ class Samples:
         seen = None if self.seen is None else self.seen.to(device)
         return Samples(self.histories.to(device), self.lengths.cpu(), self.targets.to(device), seen)
 
+    def take(self, rows: Tensor) -> Samples:
+        """Some of the samples; ``rows`` on the device of the targets, which is the CPU."""
+        histories = self.histories.take(rows) if isinstance(self.histories, Prefixes) else self.histories[rows]
+        return Samples(histories, self.lengths[rows], self.targets[rows], self.seen and self.seen.take(rows))
+
     def batch(self, rows: Tensor, part: slice = slice(None), draws: torch.Generator | None = None) -> Batch:
         """The ``part`` of the samples ``rows`` (on the CPU), trimmed to the longest history in it."""
         whole, rows = len(rows), rows[part]
@@ -117,6 +125,21 @@ class Samples:
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
+def sequence_ends(samples: Samples) -> Tensor:
+    """Of samples that are the prefixes of sequences, one after another: the row of each one's longest prefix, [N]."""
+    histories, lengths, width = samples.histories, samples.lengths, samples.histories.shape[1]
+    goes_on = torch.zeros(len(samples), dtype=torch.bool)  # whether the next row is of the same sequence
+    for rows in torch.arange(len(samples) - 1).split(_ROWS):
+        whole = F.pad(histories[rows], (0, 1))  # the history and its target [R, L_max + 1]
+        whole.scatter_(1, lengths[rows, None].to(whole.device), samples.targets[rows, None])
+        full = (lengths[rows] == width).to(whole.device)
+        shifted = torch.where(full[:, None], whole[:, 1:], whole[:, :-1])  # what the next prefix would be
+        same = (shifted == histories[rows + 1]).all(1).cpu()
+        goes_on[rows] = same & (lengths[rows + 1] == (lengths[rows] + 1).clamp(max=width))
+    row = torch.arange(len(samples))
+    return torch.where(goes_on, len(samples), row).flip(0).cummin(0).values.flip(0)
+
+
 def whole_sequences(samples: Samples) -> Samples:
     """Of samples that are the prefixes of sequences, one after another, the fewest that hold every target once.
 
@@ -124,15 +147,6 @@ def whole_sequences(samples: Samples) -> Samples:
     L_max items alone, every L_max-th prefix is left, counted from the longest: a model that learns all positions of a
     history then learns every item of the sequence once, with up to L_max items before it.
     """
-    histories, lengths, width = samples.histories.to_dense(), samples.lengths, samples.histories.shape[1]
-    whole = torch.cat([histories, torch.zeros_like(histories[:, :1])], 1)
-    whole.scatter_(1, lengths[:, None], samples.targets[:, None])  # the history and its target [N, L_max + 1]
-    full = lengths[:-1] == width
-    shifted = torch.where(full[:, None], whole[:-1, 1:], whole[:-1, :-1])  # what the next prefix would be
-    goes_on = (shifted == histories[1:]).all(1) & (lengths[1:] == (lengths[:-1] + 1).clamp(max=width))
-    goes_on = torch.cat([goes_on, goes_on.new_zeros(1)])  # whether the next row is of the same sequence
-    row = torch.arange(len(samples))
-    ends = torch.where(goes_on, len(samples), row).flip(0).cummin(0).values.flip(0)  # the last row of each sequence
+    ends, row, width = sequence_ends(samples), torch.arange(len(samples)), samples.histories.shape[1]
     rows = row[(ends - row) % width == 0]
-    seen = None if samples.seen is None else samples.seen.take(rows)
-    return Samples(histories[rows], lengths[rows], samples.targets[rows], seen)
+    return samples.take(rows)

@@ -12,6 +12,7 @@ from recbole_stream.decoding.rank import thought
 from recbole_stream.decoding.trie import Trie
 from recbole_stream.model.allocator import keep_freed_memory
 from recbole_stream.model.streamrec import STREAMRecModel
+from recbole_stream.model.views import BatchViews
 
 __all__ = [
     "all_state_scores",
@@ -31,7 +32,7 @@ _CATALOGUE, _PREFIXES, _HISTORIES = 1 << 24, 8192, 1024
 @torch.no_grad()
 def candidate_views(
     model: STREAMRecModel, histories: Tensor, trie: Trie, beams: int, candidates: int, vectors: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, BatchViews]:
     """The candidates of each history, and the value of every view for each of them.
 
     Candidates are the best items by the weighted sum of all views but the likelihood, and those of the beam search.
@@ -44,8 +45,8 @@ def candidate_views(
         vectors: of all items, see :meth:`Matcher.forward`.
 
     Returns:
-        items [B, C], 0 where a candidate was found twice, and views [B, C, 5] in the order of ``VIEWS``. Where the
-        likelihood has no weight, nothing is generated, and the likelihood is 0.
+        items [B, C], 0 where a candidate was found twice, views [B, C, 5] in the order of ``VIEWS``, and what else can be
+        seen of the histories. Where the likelihood has no weight, nothing is generated, and the likelihood is 0.
     """
     slow = model.deliberation
     others = slow.views_of(histories, vectors)
@@ -58,7 +59,7 @@ def candidate_views(
         twice = (reached[:, :, None] == found[:, None]).any(-1) | (reached == 0)
         found = torch.cat([found, reached.masked_fill(twice, 0)], 1)
         likelihood = torch.cat([likelihood, log_probs.masked_fill(twice, 0.0)], 1)
-    return found, torch.cat([likelihood[..., None], others.of(found)], -1)
+    return found, torch.cat([likelihood[..., None], others.of(found)], -1), others
 
 
 @torch.no_grad()
@@ -74,8 +75,8 @@ def deliberate(
     items, scores, vectors = [], [], model.deliberation.matcher.vectors()
     for part in histories.split(max(1, _PREFIXES // (beams + candidates))):
         part = trim(part)
-        found, views = candidate_views(model, part, trie, beams, candidates, vectors)
-        verified = model.deliberation.score(part, found, views).masked_fill(found == 0, -torch.inf)
+        found, views, seen = candidate_views(model, part, trie, beams, candidates, vectors)
+        verified = model.deliberation.score(seen, found, views).masked_fill(found == 0, -torch.inf)
         best, order = verified.topk(min(top, verified.shape[1]), 1)
         items.append(found.gather(1, order))
         scores.append(best)
@@ -123,9 +124,9 @@ def all_view_scores(model: STREAMRecModel, histories: Tensor, trie: Trie, beams:
         together = (slow.catalogue(part, vectors) * slow.weights[1:]).sum(-1)
         if slow.generates:
             together[:, 1:] += slow.weights[0] * score_catalogue(thought(model, part), trie)[:, 1:]
-        if slow.verifier is not None and slow.verifier.trusted:
-            found, views = candidate_views(model, part, trie, beams, candidates, vectors)
-            verified = slow.score(part, found, views)
+        if slow.verified:
+            found, views, seen = candidate_views(model, part, trie, beams, candidates, vectors)
+            verified = slow.score(seen, found, views)
             lowest = verified.masked_fill(found == 0, torch.inf).amin(1, keepdim=True)
             together[:, 0] = -torch.inf
             highest = together.scatter(1, found, -torch.inf).amax(1, keepdim=True)
@@ -136,20 +137,25 @@ def all_view_scores(model: STREAMRecModel, histories: Tensor, trie: Trie, beams:
 
 
 @torch.no_grad()
-def item_views(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
-    """All views of given items, the likelihood 0 where it has no weight: [B, L], [B, C] -> [B, C, 5]."""
+def item_views(model: STREAMRecModel, histories: Tensor, items: Tensor) -> tuple[Tensor, BatchViews]:
+    """All views of given items, the likelihood 0 where it has no weight, and what else can be seen of the histories.
+
+    Item ids [B, L] and [B, C] -> [B, C, 5].
+    """
     slow = model.deliberation
     if slow.generates:
         likelihood = score_items(thought(model, histories), items)
     else:
         likelihood = torch.zeros_like(items, dtype=torch.float32)
-    return torch.cat([likelihood[..., None], slow.views_of(histories).of(items)], -1)
+    others = slow.views_of(histories)
+    return torch.cat([likelihood[..., None], others.of(items)], -1), others
 
 
 @torch.no_grad()
 def view_scores(model: STREAMRecModel, histories: Tensor, items: Tensor) -> Tensor:
     """The score of given items, were they candidates: histories [B, L], items [B, C] -> [B, C]."""
-    return model.deliberation.score(histories, items, item_views(model, histories, items))
+    views, seen = item_views(model, histories, items)
+    return model.deliberation.score(seen, items, views)
 
 
 def _rows(model: STREAMRecModel, most: int) -> int:

@@ -163,6 +163,7 @@ RULES: dict[str, Rule] = SHARED_RULES | {
     "candidates": _positive,
     "weigh_users": _positive,
     "verifier_size": _count,
+    "pointer_size": _count,
     "views_off": Rule(
         f"a list of some of {', '.join(VIEWS)}, but not all",
         lambda value: value is None or (isinstance(value, list) and set(view_names(value)) < set(VIEWS)),

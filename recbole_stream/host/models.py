@@ -24,10 +24,12 @@ from recbole_stream.model.backbone import BackboneConfig
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.pointer import Pairs, Pointer
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
 from recbole_stream.model.verifier import Verifier
+from recbole_stream.training.fit_pointer import Memory
 from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
@@ -38,6 +40,7 @@ __all__ = [
     "StagedRecommender",
     "TIGER",
     "backbone_of",
+    "memory_of",
     "tokens_of",
     "transitions_of",
 ]
@@ -198,36 +201,48 @@ def tokens_of(config: Config, dataset: SemanticIDDataset) -> ItemTokens:
     )
 
 
-def transitions_of(config: Config, samples: Samples, n_items: int) -> Transitions:
-    """What followed what in training samples, counted as the keys ``lookup_*`` say; ``n_items`` with the padding item."""
-    return Transitions(
-        samples.histories,
-        samples.lengths,
-        samples.targets,
-        n_items,
-        config["lookup_window"],
-        config["lookup_decay"],
-        config["lookup_backward"],
-        config["lookup_recency"],
-        config["lookup_neighbours"] or 0,  # rivals have no such key, nor has a configuration older than it
-    )
+def transitions_of(config: Config, samples: Samples, n_items: int, **changes: float) -> Transitions:
+    """What followed what in training samples, counted as the keys ``lookup_*`` say; ``n_items`` with the padding item.
+
+    Args:
+        changes: other values of ``window``, ``decay``, ``backward`` and ``neighbours``.
+    """
+    keys = {name: config[f"lookup_{name}"] for name in ("window", "decay", "backward", "recency", "neighbours")}
+    keys["neighbours"] = keys["neighbours"] or 0  # rivals have no such key, nor has a configuration older than it
+    return Transitions(samples.histories, samples.lengths, samples.targets, n_items, **(keys | changes))
+
+
+def memory_of(config: Config, samples: Samples, n_items: int) -> Memory:
+    """All that the pointer reads of training samples; ``n_items`` with the padding item."""
+    transitions = transitions_of(config, samples, n_items)
+    ahead = transitions_of(config, samples, n_items, backward=0.0, neighbours=0)
+    direct = transitions_of(config, samples, n_items, window=1, backward=0.0, neighbours=0)
+    popularity = torch.bincount(samples.targets, minlength=n_items)
+    return Memory(transitions, Pairs.counted(transitions, ahead, direct), popularity)
 
 
 def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
     sizes = replace(backbone_of(config), dropout=config["matching_dropout"])
     samples = samples_of(dataset)
     content = None if dataset.text is None else Content(dataset.text, config["lookup_recency"])
-    verifier, generates = None, "pretrain" in trained_stages(config) or config["start_from"]
+    verifier = pointer = None
+    generates = "pretrain" in trained_stages(config) or config["start_from"]
+    if config["verifier_size"] and config["pointer_size"]:
+        memory = memory_of(config, samples, tokens.n_items)
+        transitions = memory.transitions
+        pointer = Pointer(config["pointer_size"], memory.pairs, memory.popularity)
+    else:
+        transitions = transitions_of(config, samples, tokens.n_items)
     if config["verifier_size"]:
         popularity = torch.bincount(samples.targets, minlength=tokens.n_items)
-        text = None if content is None else content.unit
-        verifier = Verifier(len(VIEWS), config["verifier_size"], popularity, text)
+        verifier = Verifier(len(VIEWS), config["verifier_size"], popularity, pointer is not None)
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),
-        transitions_of(config, samples, tokens.n_items),
+        transitions,
         content,
         (*view_names(config["views_off"]), *(() if generates else ("likelihood",))),
         verifier,
+        pointer,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.evaluation import hits_of, mean_ranks
 from recbole_stream.host.keys import STAGES
-from recbole_stream.host.models import StagedRecommender
+from recbole_stream.host.models import StagedRecommender, memory_of
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.host.stages import BUILDERS, Plan
 from recbole_stream.host.start import Start, find_start
 from recbole_stream.precision import automatic_precision
+from recbole_stream.training.fit_pointer import fit_pointer
 from recbole_stream.training.fit_views import Learnt, learn_to_deliberate
 from recbole_stream.training.loop import StageContext, StageResult, train_stage
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
@@ -101,7 +103,7 @@ class GenerativeTrainer(Trainer):
         try:
             for plan in self.plan(samples):
                 self._stage(plan, samples, valid_data, show_progress, callback_fn)
-            self.conclude(valid_data, show_progress)
+            self.conclude(samples, valid_data, show_progress)
         finally:
             self.logger.disabled = False
         final = self.final
@@ -121,8 +123,8 @@ class GenerativeTrainer(Trainer):
         """The stages on these training samples, in order."""
         raise NotImplementedError
 
-    def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
-        """What follows the stages; nothing unless a model has something to choose on the validation split."""
+    def conclude(self, samples: Samples, valid_data: AbstractDataLoader, show_progress: bool) -> None:
+        """What follows the stages, which were trained on ``samples``; nothing unless a model has something to choose."""
 
     def schedule(self, epochs: str, learning_rate: str, patience: str, **changes) -> Schedule:
         """A schedule from the configuration; the first three name the stage's own keys."""
@@ -329,8 +331,8 @@ class STREAMRecTrainer(GenerativeTrainer):
         self.logger.info(f"{start.row.stage} is that of {start.file}, trained in {start.row.train_seconds:.0f}s.")
         self._finish(StageResult(start.row.stage, start.row.valid, seconds=start.row.train_seconds))
 
-    def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
-        """Learn to deliberate, on the validation split.
+    def conclude(self, samples: Samples, valid_data: AbstractDataLoader, show_progress: bool) -> None:
+        """Learn to deliberate: the pointer on the training samples, the rest on the validation split.
 
         The weights and the verifier are fitted on validation users, and would look too good on these same users. The
         places of the targets, of which the validation metrics follow, are therefore by what was fitted on the others;
@@ -341,11 +343,16 @@ class STREAMRecTrainer(GenerativeTrainer):
             return
         began = time.perf_counter()
         self.model.eval()
-        model, samples = self.model, samples_of(valid_data._dataset).to(self.device)
-        some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(self.config["seed"]))
+        model, config = self.model, self.config
+        if slow.pointer is not None:
+            remember = functools.partial(memory_of, config, n_items=model.n_items)
+            told = fit_pointer(slow, samples, remember, model.candidates, config["seed"], show_progress)
+            self.logger.info(f"pointer: {told}")
+        samples = samples_of(valid_data._dataset).to(self.device)
+        some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config["seed"]))
         learnt = learn_to_deliberate(
-            model.network, samples, some[: self.config["weigh_users"]], model.trie, model.beams, model.candidates,
-            self.config["seed"], show_progress,
+            model.network, samples, some[: config["weigh_users"]], model.trie, model.beams, model.candidates,
+            config["seed"], show_progress,
         )  # fmt: skip
         self.logger.info(f"{self.conclusion.lower()}: {learnt.message}")
         if isinstance(valid_data, FullSortEvalDataLoader):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recbole_stream.model.item_index import ItemIndex
 from recbole_stream.model.lookup import Content, Transitions, log_shares
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.pointer import Pointer
 from recbole_stream.model.verifier import Verifier
 from recbole_stream.model.views import BatchViews
 
@@ -45,6 +46,7 @@ class Deliberation(nn.Module):
         content: similarity of texts; None where items have no text (the view is then 0).
         switched_off: see :meth:`switch_off`.
         verifier: scores the candidates in place of the weighted sum where it is trusted; None: the sum always does.
+        pointer: what the verifier reads of the memory beside the views; None: nothing.
     """
 
     def __init__(
@@ -54,10 +56,12 @@ class Deliberation(nn.Module):
         content: Content | None,
         switched_off: tuple[str, ...] = (),
         verifier: Verifier | None = None,
+        pointer: Pointer | None = None,
     ) -> None:
         super().__init__()
         self.matcher, self.transitions, self.content, self.verifier = matcher, transitions, content, verifier
         self.index: ItemIndex | None = None
+        self.pointer = pointer
         self.used = tuple(not (view == "text" and content is None) for view in VIEWS)
         self.switch_off(switched_off)
         self.register_buffer("weights", self.first_weights())
@@ -70,8 +74,6 @@ class Deliberation(nn.Module):
         Call this before the weights are fitted.
         """
         self.used = tuple(used and view not in views for view, used in zip(VIEWS, self.used))
-        if "text" in views and self.verifier is not None:
-            self.verifier.text = None
 
     def first_weights(self) -> Tensor:
         """Weights by which candidates are found before any have been fitted, [5]."""
@@ -82,11 +84,32 @@ class Deliberation(nn.Module):
         """Whether the likelihood has a weight above 0; it takes far more time than all other views together."""
         return bool(self.weights[0] != 0)
 
-    def score(self, histories: Tensor, items: Tensor, views: Tensor) -> Tensor:
-        """By what candidates are ranked: item ids [B, L] and [B, C], views [B, C, 5] -> [B, C]."""
-        if self.verifier is not None and self.verifier.trusted:
-            return self.verifier(self.verifier.features(histories, items, views))
+    @property
+    def verified(self) -> bool:
+        """Whether the verifier ranks the candidates."""
+        return self.verifier is not None and bool(self.verifier.trusted)
+
+    def score(self, seen: BatchViews, items: Tensor, views: Tensor) -> Tensor:
+        """By what candidates are ranked, [B, C]; arguments as in :meth:`features`."""
+        if self.verified:
+            return self.verifier(self.features(seen, items, views))
         return (views * self.weights).sum(-1)
+
+    def features(self, seen: BatchViews, items: Tensor, views: Tensor) -> Tensor:
+        """What the verifier reads of candidates, [B, C, F].
+
+        Args:
+            seen: of the same histories.
+            items: ids of the candidates [B, C].
+            views: of them [B, C, 5].
+        """
+        pointed = None if self.pointer is None else self.pointer(self.pointed(seen, items, views))
+        return self.verifier.features(seen.histories, items, views, seen.cosines(items), pointed)
+
+    def pointed(self, seen: BatchViews, items: Tensor, views: Tensor) -> Tensor:
+        """What the pointer reads of candidates, [B, C, F]; arguments as in :meth:`features`."""
+        some, recency = views[..., 2:4], self.transitions.recency
+        return self.pointer.features(seen.histories, items, some, seen.cosines(items), seen.sums(items), recency)
 
     def views_of(self, histories: Tensor, vectors: Tensor | None = None) -> BatchViews:
         """All views but the likelihood, of item ids [B, L]: the best items by them, or those of given items."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from recbole_stream.data.prefixes import Prefixes
 
-__all__ = ["UNSEEN", "Content", "Transitions", "log_shares", "recency_weights"]
+__all__ = ["UNSEEN", "Content", "Followers", "Transitions", "log_shares", "recency_weights"]
 
 # added to the share of transitions before the logarithm: the value of an item that never followed the history's items
 UNSEEN = 1e-3
@@ -28,6 +30,31 @@ def recency_weights(histories: Tensor, decay: float) -> Tensor:
 def log_shares(shares: Tensor) -> Tensor:
     """The logarithm of shares of transitions, finite where there were none."""
     return (shares + UNSEEN).log()
+
+
+@dataclass
+class Followers:
+    """What followed (or came before) the items of B histories of L items each.
+
+    Attributes:
+        cells: row times the number of items plus item, ascending and each once [P].
+        shares: the item's share in its row [P]; those of a row sum to 1.
+        owner: of every pair that was found, its place among the B L items of the histories [E], ascending.
+        place: the pair's place in the memory [E].
+        inverse: its place in ``cells`` [E].
+    """
+
+    cells: Tensor
+    shares: Tensor
+    owner: Tensor
+    place: Tensor
+    inverse: Tensor
+
+    def find(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Where some cells are in ``cells``, and whether they are there at all; both in the shape given."""
+        place = torch.searchsorted(self.cells, cells).clamp(max=max(0, len(self.cells) - 1))
+        there = self.cells[place] == cells if len(self.cells) else torch.zeros_like(cells, dtype=torch.bool)
+        return place, there
 
 
 class Transitions(nn.Module):
@@ -88,6 +115,19 @@ class Transitions(nn.Module):
         rows = torch.repeat_interleave(torch.arange(self.n_items, device=self.first.device), self.first.diff())
         return rows, self.columns.long(), self.counts
 
+    def find(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The places of pairs [N] among those that are kept, and whether they are kept at all [N]."""
+        own, others, _ = self.pairs()
+        keys, wanted = own * self.n_items + others, rows * self.n_items + columns
+        place = torch.searchsorted(keys, wanted).clamp(max=max(0, len(keys) - 1))
+        there = keys[place] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool)
+        return place, there
+
+    def counts_of(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """The weighted counts of pairs [N], 0 where they are not kept."""
+        place, there = self.find(rows, columns)
+        return self.counts[place].masked_fill(~there, 0.0) if len(self.counts) else torch.zeros(len(rows))
+
     def _keep(self, rows: Tensor, columns: Tensor, counts: Tensor) -> None:
         # compressed rows: those of item i are first[i] .. first[i + 1]
         first = F.pad(torch.bincount(rows, minlength=self.n_items).cumsum(0), (1, 0))
@@ -104,13 +144,8 @@ class Transitions(nn.Module):
         place = torch.arange(len(owner), device=owner.device) - (counts.cumsum(0) - counts)[owner] + starts[owner]
         return owner, place
 
-    def followers(self, histories: Tensor) -> tuple[Tensor, Tensor]:
-        """What followed (or came before) the items of histories, item ids [B, L].
-
-        Returns:
-            cells [P], row times ``n_items`` plus item, ascending and each once; the item's share in its row [P]. The
-            shares of a row sum to 1.
-        """
+    def followers(self, histories: Tensor) -> Followers:
+        """What followed (or came before) the items of histories, item ids [B, L]."""
         weights = recency_weights(histories, self.recency).flatten()
         items = histories.flatten()
         owner, place = self.entries(items)  # the padding item has none
@@ -119,13 +154,13 @@ class Transitions(nn.Module):
         shares = weights[owner] * (self.counts[place] / self.sums[items][owner])
         found = torch.zeros(len(cells), device=histories.device).index_add_(0, inverse, shares)
         whole = torch.zeros(len(histories), device=histories.device).index_add_(0, row, shares)
-        return cells, found / whole[cells // self.n_items].clamp(min=1e-9)
+        return Followers(cells, found / whole[cells // self.n_items].clamp(min=1e-9), owner, place, inverse)
 
     def forward(self, histories: Tensor) -> Tensor:
         """Item ids [B, L] -> share of what followed (or came before) their items, [B, n_items]; sums to 1 or is 0."""
-        cells, shares = self.followers(histories)
+        followed = self.followers(histories)
         found = torch.zeros(len(histories) * self.n_items, device=histories.device)
-        return found.index_put_((cells,), shares).view(len(histories), self.n_items)
+        return found.index_put_((followed.cells,), followed.shares).view(len(histories), self.n_items)
 
 
 def _pairs(

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from recbole_stream.model.linear import product
-from recbole_stream.model.lookup import UNSEEN, log_shares
+from recbole_stream.model.lookup import UNSEEN, log_shares, recency_weights
+from recbole_stream.model.pointer import SUMS
 
 if TYPE_CHECKING:
     from recbole_stream.model.deliberation import Deliberation
@@ -51,8 +52,10 @@ class BatchViews:
             self.states = slow.matcher.states(histories, self.vectors)
         if text:
             self.query = slow.content.query(histories)
-        # cells: row times n_items plus item, ascending
-        self.cells, self.shares = slow.transitions.followers(histories) if transitions else (None, None)
+        # of the items that were asked for last
+        self._cosines: tuple[Tensor, Tensor] | None = None
+        self._places: tuple[Tensor, Tensor, Tensor] | None = None
+        self.followed = slow.transitions.followers(histories) if transitions else None
 
     def candidates(self, count: int, weights: Sequence[float]) -> Tensor:
         """The best items by the weighted sum of the views, [B, min(count, items)], best first.
@@ -66,10 +69,10 @@ class BatchViews:
             return self._search(index, count, weights)
         matching, transitions, text, repeats = weights
         query = None if self.query is None else self.query * text
-        rows, items, added = self._sparse(transitions, repeats)
-        count = min(count, self.n_items - 1)
+        count, chunks = min(count, self.n_items - 1), self._chunks()
+        rows, items, added = self._sparse(transitions, repeats, len(chunks) > 1)
         parts, scores, sums = [], [], []
-        for first, last in self._chunks():
+        for first, last in chunks:
             together = torch.zeros(len(self.histories), last - first, device=self.histories.device)
             if self.states is not None:
                 logits = self._logits(first, last)
@@ -77,8 +80,10 @@ class BatchViews:
                 together = logits.mul_(matching)
             if query is not None and text:
                 together += product(query, self.slow.content.unit[first:last])
-            some = slice(*torch.searchsorted(items, torch.tensor([first, last], device=items.device)).tolist())
-            together.index_put_((rows[some], items[some] - first), added[some], accumulate=True)
+            some = slice(None)
+            if len(chunks) > 1:
+                some = slice(*torch.searchsorted(items, torch.tensor([first, last], device=items.device)).tolist())
+            together.view(-1).index_add_(0, rows[some] * (last - first) + items[some] - first, added[some])
             value, place = best(together, count)
             parts.append(place + first)
             scores.append(value)
@@ -92,18 +97,39 @@ class BatchViews:
         views = [torch.zeros_like(items, dtype=torch.float32)] * 4
         if self.states is not None:
             views[0] = (self._matches(items) - self.normaliser[:, None]).masked_fill(items == 0, 0.0)
-        if self.shares is not None:
-            cells = items + torch.arange(len(items), device=items.device)[:, None] * self.n_items
-            place = torch.searchsorted(self.cells, cells).clamp(max=max(0, len(self.cells) - 1))
-            shares = views[1]
-            if len(self.cells):
-                shares = self.shares[place].masked_fill(self.cells[place] != cells, 0.0)
+        if self.followed is not None:
+            place, there = self._found(items)
+            shares = self.followed.shares[place].masked_fill(~there, 0.0) if len(self.followed.cells) else views[1]
             views[1] = log_shares(shares)
         if self.query is not None:
-            views[2] = self._texts(items)
+            weights = recency_weights(self.histories, self.slow.content.recency)
+            views[2] = (self.cosines(items) @ weights[..., None])[..., 0]
         if self.repeats:
             views[3] = (items[:, :, None] == self.histories[:, None]).any(-1).float()
         return torch.stack(views, -1)
+
+    def cosines(self, items: Tensor) -> Tensor | None:
+        """Between the texts of given items and of the histories, [B, C] -> [B, C, L]; None without the view ``text``."""
+        if self.query is None:
+            return None
+        if self._cosines is None or self._cosines[0] is not items:
+            unit = self.slow.content.unit
+            self._cosines = items, unit[items] @ unit[self.histories].transpose(1, 2)
+        return self._cosines[1]
+
+    def sums(self, items: Tensor) -> Tensor:
+        """What the pointer's memory counts of given items, [B, C] -> [B, C, 15]; 0 without the view ``transitions``."""
+        if self.followed is None:
+            return torch.zeros(*items.shape, SUMS, device=items.device)
+        recency = self.slow.transitions.recency
+        return self.slow.pointer.pairs.sums(self.histories, self.followed, *self._found(items), recency)
+
+    def _found(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`Followers.find` of given items."""
+        if self._places is None or self._places[0] is not items:
+            row = torch.arange(len(items), device=items.device)[:, None]
+            self._places = items, *self.followed.find(row * self.n_items + items)
+        return self._places[1:]
 
     @cached_property
     def normaliser(self) -> Tensor:
@@ -117,7 +143,7 @@ class BatchViews:
         comes after fewer than ``count`` others and the history's own items, which ``repeats`` may take back.
         """
         near = index.nearest(self._query(index, *weights[::2]), count + self.histories.shape[1])
-        rows, items, added = self._sparse(weights[1], weights[3])
+        rows, items, added = self._sparse(weights[1], weights[3], False)
         cells, inverse = (rows * self.n_items + items).unique(return_inverse=True)
         added = torch.zeros(len(cells), device=cells.device).index_add_(0, inverse, added)
         known = torch.zeros_like(near, dtype=torch.bool)
@@ -173,22 +199,25 @@ class BatchViews:
     def _logits(self, first: int, last: int) -> Tensor:
         return product(self.states, self.vectors[first:last]).float()
 
-    def _sparse(self, transitions: float, repeats: float) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, items and what the views of few items add to the weighted sum, [P] each, ascending by item."""
+    def _sparse(self, transitions: float, repeats: float, ordered: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, items and what the views of few items add to the weighted sum, [P] each; by item if ``ordered``."""
         device = self.histories.device
         cells, added = [self.histories.new_zeros(0)], [torch.zeros(0, device=device)]
-        if self.shares is not None and transitions:
+        if self.followed is not None and transitions:
             # all other items have the logarithm of UNSEEN, which changes no order
-            cells.append(self.cells)
-            added.append(transitions * (self.shares / UNSEEN).log1p())
+            cells.append(self.followed.cells)
+            added.append(transitions * (self.followed.shares / UNSEEN).log1p())
         if self.repeats and repeats:
             row = torch.arange(len(self.histories), device=device)[:, None]
             own = (row * self.n_items + self.histories)[self.histories > 0].unique()
             cells.append(own)
             added.append(torch.full((len(own),), repeats, device=device))
         cell, value = torch.cat(cells), torch.cat(added)
-        items, order = (cell % self.n_items).sort()
-        return cell[order] // self.n_items, items, value[order]
+        items = cell % self.n_items
+        if ordered:
+            items, order = items.sort(stable=True)
+            cell, value = cell[order], value[order]
+        return cell // self.n_items, items, value
 
 
 def indexed(slow: Deliberation, scales: Sequence[float]) -> Tensor:

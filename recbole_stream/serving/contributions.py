@@ -20,7 +20,9 @@ from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.lookup import UNSEEN
 from recbole_stream.model.tiger import TIGERModel
 
-__all__ = ["Contributions", "contributions", "neutral_views", "shapley_values"]
+__all__ = ["NAMES", "Contributions", "contributions", "neutral_views", "shapley_values"]
+
+NAMES = (*VIEWS, "pointer")  # what is said to add to a score, in the order in which the verifier reads it
 
 
 @dataclass
@@ -28,10 +30,10 @@ class Contributions:
     """Of C items for each of B histories; ``base + views.sum(-1) + verifier`` is the score.
 
     Attributes:
-        names: the V views that count.
+        names: the V views that count, and ``pointer`` where it does.
         values: of the views, as the model weighs them [B, C, V].
         views: what each adds to the score [B, C, V].
-        verifier: what its features beside the views add [B, C]; 0 where no verifier is trusted.
+        verifier: what its other features add [B, C]; 0 where no verifier is trusted.
         base: the score of an item for which nothing speaks [B, C].
     """
 
@@ -105,26 +107,27 @@ def contributions(ranker: Ranker, histories: Tensor, items: Tensor) -> Contribut
         values = (state_scores if ranker.ranking == "states" else item_log_probs)(network, histories, items)
         base = torch.full_like(values, neutral[VIEWS.index(name)])
         return Contributions((name,), values[..., None], (values - base)[..., None], torch.zeros_like(base), base)
-    slow, values = network.deliberation, item_views(network, histories, items)
-    if slow.verifier is None or not slow.verifier.trusted:
+    slow = network.deliberation
+    values, seen = item_views(network, histories, items)
+    if not slow.verified:
         added = slow.weights * (values - neutral)
         base = (slow.weights * neutral).sum().expand(items.shape)
         verifier = torch.zeros_like(base)
     else:
-        features = slow.verifier.features(histories, items, values)
+        features = slow.features(seen, items, values)
         baseline = slow.verifier.mean.expand_as(features).clone()
         baseline[..., -1] = features[..., -1]  # the length
         shares = shapley_values(slow.verifier, features, baseline)
-        added, verifier = shares[..., : len(VIEWS)], shares[..., len(VIEWS) :].sum(-1)
+        own = len(NAMES) if slow.pointer is not None else len(VIEWS)
+        values, added, verifier = features[..., :own], shares[..., :own], shares[..., own:].sum(-1)
         base = slow.verifier(baseline).double()
     places = [place for place, counts in enumerate(_counted(slow)) if counts]
-    names = tuple(VIEWS[place] for place in places)
+    names = tuple(NAMES[place] for place in places)
     return Contributions(names, values[..., places], added[..., places], verifier, base)
 
 
 def _counted(slow: Deliberation) -> list[bool]:
-    """Which views can add anything."""
-    trusted = slow.verifier is not None and bool(slow.verifier.trusted)
-    counted = [used and (trusted or bool(weight)) for used, weight in zip(slow.used, slow.weights)]
+    """Which of ``NAMES`` can add anything."""
+    counted = [used and (slow.verified or bool(weight)) for used, weight in zip(slow.used, slow.weights)]
     counted[0] &= slow.generates
-    return counted
+    return [*counted, slow.verified and slow.pointer is not None]

@@ -19,16 +19,17 @@ _UNREAD, _TRUE = ' class="unread"', ' class="true"'
 
 _STYLE = """
 :root { --likelihood: #1f7fb5; --matching: #0b3c8c; --transitions: #c27300; --text-view: #00755a; --repeats: #a3407c;
-  --verifier: #6f6f6f; --mark: #fff3c4 }
+  --pointer: #8a5a00; --verifier: #6f6f6f; --mark: #fff3c4 }
 @media screen and (prefers-color-scheme: dark) {
   :root { --likelihood: #7cc6f0; --matching: #5b8def; --transitions: #f0a940; --text-view: #35c19a; --repeats: #e08cc0;
-    --verifier: #a8a8a8; --mark: #4a3f10 }
+    --pointer: #c9a227; --verifier: #a8a8a8; --mark: #4a3f10 }
 }
 .likelihood { fill: var(--likelihood); background: var(--likelihood) }
 .matching { fill: var(--matching); background: var(--matching) }
 .transitions { fill: var(--transitions); background: var(--transitions) }
 .text { fill: var(--text-view); background: var(--text-view) }
 .repeats { fill: var(--repeats); background: var(--repeats) }
+.pointer { fill: var(--pointer); background: var(--pointer) }
 .verifier { fill: var(--verifier); background: var(--verifier) }
 .rank-bar { fill: var(--faint) }
 .axis { stroke: var(--text) }

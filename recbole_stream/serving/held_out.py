@@ -60,7 +60,7 @@ def standing(ranker: Ranker, history: Sequence[int], target: int, exclude_seen: 
     for view, used, scores in zip(VIEWS[1:], slow.used[1:], others.unbind(-1)):
         if used and view != "repeats":  # which says no more than yes or no
             found.append((view, rank(scores)))
-    if slow.verifier is not None and slow.verifier.trusted:
+    if slow.verified:
         return [*found, ("weighted sum", rank(together)), ("verifier", last)]
     return [*found, ("weighted sum", last)]
 

@@ -6,6 +6,7 @@ They are added to what the model looks up (transitions, popularity) and to what 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,13 @@ from recbole_stream.data.sources import read_source
 from recbole_stream.data.table import column_of
 from recbole_stream.errors import InputError
 from recbole_stream.model.lookup import Transitions
+from recbole_stream.model.pointer import Pairs
 from recbole_stream.serving.folder import Parts, check_output, read_model, write_model
 
 __all__ = ["Later", "arguments", "command", "update"]
+
+_PAIRS = ("transitions.rows", "transitions.columns", "transitions.counts")
+_ONE_WAY = "transitions.one_way"
 
 
 @dataclass(frozen=True)
@@ -96,9 +101,7 @@ def update(parts: Parts, table: pd.DataFrame) -> tuple[Parts, Later]:
     later = Later(added, known, int(unknown.sum()), len(histories), len(users) - there)
     tensors = dict(parts.tensors)
     if "transitions.rows" in tensors and added:
-        names = [f"transitions.{name}" for name in ("rows", "columns", "counts")]
-        counted = _pairs(parts, histories, starts)
-        tensors |= dict(zip(names, _sum([tensors[name] for name in names], counted, len(items) + 1)))
+        tensors |= _sum(tensors, _pairs(parts, histories, starts), len(items) + 1)
     if "popularity" in tensors and added:
         # a user's first event is no target, here as in the training
         targets = np.concatenate([history[max(start, 1) :] for history, start in zip(histories, starts)])
@@ -147,8 +150,8 @@ def _unit(times: np.ndarray) -> str | None:
     return next((unit for unit, (low, high) in UNITS.items() if low <= middle < high), None)
 
 
-def _pairs(parts: Parts, histories: list[np.ndarray], starts: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """What the new events count as, in the form of :meth:`Transitions.pairs`."""
+def _pairs(parts: Parts, histories: list[np.ndarray], starts: list[int]) -> dict[str, Tensor]:
+    """What the new events count as, as those tensors of a model that hold its pairs."""
     keys = parts.config["keys"]
     window = min(keys["lookup_window"], parts.config["longest"])
     ends = np.concatenate([np.arange(start, len(own)) for own, start in zip(histories, starts)])
@@ -159,15 +162,24 @@ def _pairs(parts: Parts, histories: list[np.ndarray], starts: list[int]) -> tupl
     place = torch.arange(window)
     before = targets[:, None] - lengths[:, None] + place
     prefixes = flat[before.clamp(max=len(flat) - 1)].masked_fill(place >= lengths[:, None], 0)  # [N, window]
-    settings = (keys[f"lookup_{name}"] for name in ("window", "decay", "backward", "recency"))
-    return Transitions(prefixes, lengths, flat[targets], len(parts.items) + 1, *settings).pairs()
+    decay, backward, recency = (keys[f"lookup_{name}"] for name in ("decay", "backward", "recency"))
+
+    def counted(window: int, backward: float) -> Transitions:
+        return Transitions(prefixes, lengths, flat[targets], len(parts.items) + 1, window, decay, backward, recency)
+
+    transitions = counted(window, backward)
+    found = dict(zip(_PAIRS, transitions.pairs()))
+    if _ONE_WAY in parts.tensors:
+        found[_ONE_WAY] = Pairs.counted(transitions, counted(window, 0.0), counted(1, 0.0)).one_way
+    return found
 
 
-def _sum(old: list[Tensor], new: tuple[Tensor, Tensor, Tensor], n_items: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Two tables of pairs as one, sorted by rows."""
-    rows, columns, counts = (torch.cat(both) for both in zip(old, new))
+def _sum(old: Mapping[str, Tensor], new: Mapping[str, Tensor], n_items: int) -> dict[str, Tensor]:
+    """Two tables of pairs as one, sorted by rows and columns."""
+    rows, columns, *counts = (torch.cat([old[name], values]) for name, values in new.items())
     keys, inverse = (rows * n_items + columns).unique(return_inverse=True)
-    return keys // n_items, keys % n_items, torch.zeros(len(keys)).index_add_(0, inverse, counts)
+    summed = [torch.zeros(len(keys), *values.shape[1:]).index_add_(0, inverse, values) for values in counts]
+    return dict(zip(new, [keys // n_items, keys % n_items, *summed]))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

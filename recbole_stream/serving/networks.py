@@ -17,6 +17,7 @@ from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.item_index import ItemIndex
 from recbole_stream.model.lookup import Content, Transitions
 from recbole_stream.model.matching import Matcher
+from recbole_stream.model.pointer import Pairs, Pointer
 from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
@@ -29,7 +30,7 @@ _WEIGHTS = "network."  # before the names of the network's own tensors
 _SIZES = ("hidden_size", "inner_size", "n_heads", "head_size", "encoder_layers", "decoder_layers")
 _KEYS = (*_SIZES, "temperature", "history_input")
 _REASONING_KEYS = ("reasoning_mlp", "reasoning_scale")
-_LOOKUP_KEYS = ("lookup_window", "lookup_decay", "lookup_backward", "lookup_recency", "verifier_size")
+_LOOKUP_KEYS = ("lookup_window", "lookup_decay", "lookup_backward", "lookup_recency", "verifier_size", "pointer_size")
 
 
 def describe(ranker: Ranker, keys: Any, text: Tensor | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -70,6 +71,8 @@ def describe(ranker: Ranker, keys: Any, text: Tensor | None) -> tuple[dict[str, 
         tensors |= {"transitions.rows": rows, "transitions.columns": columns, "transitions.counts": counts}
         if slow.verifier is not None:
             tensors["popularity"] = slow.verifier.events
+        if slow.pointer is not None:
+            tensors["transitions.one_way"] = slow.pointer.pairs.one_way
     config["keys"] = {name: keys[name] for name in names}
     return config, tensors
 
@@ -123,19 +126,24 @@ def build_ranker(
 def _deliberation(
     config: Mapping[str, Any], sizes: BackboneConfig, tokens: ItemTokens, tensors: Mapping[str, Tensor]
 ) -> Deliberation:
-    keys, text, content, verifier = config["keys"], tensors.get("text"), None, None
+    keys, text, content = config["keys"], tensors.get("text"), None
+    verifier = pointer = None
     centre, spread = tensors.get("text_centre"), tensors.get("text_spread")
     if text is not None:
         text = F.pad(text, (0, 0, 1, 0))  # the padding item
         content = Content(text, keys["lookup_recency"], centre)
-    if keys["verifier_size"]:
-        unit = None if content is None else content.unit
-        verifier = Verifier(len(VIEWS), keys["verifier_size"], tensors["popularity"], unit)
     rows, columns, counts = (tensors[f"transitions.{name}"] for name in ("rows", "columns", "counts"))
+    transitions = Transitions.of_counts(rows, columns, counts, tokens.n_items, keys["lookup_recency"])
+    if "transitions.one_way" in tensors:
+        pairs = Pairs(transitions, *tensors["transitions.one_way"].unbind(-1))
+        pointer = Pointer(keys["pointer_size"], pairs, tensors["popularity"])
+    if keys["verifier_size"]:
+        verifier = Verifier(len(VIEWS), keys["verifier_size"], tensors["popularity"], pointer is not None)
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, text, centre, spread),
-        Transitions.of_counts(rows, columns, counts, tokens.n_items, keys["lookup_recency"]),
+        transitions,
         content,
         tuple(config["views_off"]),
         verifier,
+        pointer,
     )

@@ -22,6 +22,7 @@ from recbole_stream.errors import InputError
 from recbole_stream.files import whole_file
 from recbole_stream.model.deliberation import Deliberation
 from recbole_stream.model.lookup import Transitions, log_shares, recency_weights
+from recbole_stream.model.pointer import Pairs, latest, pair_sums
 from recbole_stream.serving.folder import read_model
 from recbole_stream.serving.networks import build_ranker
 
@@ -49,11 +50,12 @@ class Graph(nn.Module):
                 "by Deliberation without the view likelihood."
             )
         self.slow: Deliberation = slow
-        self.verified = slow.verifier is not None and bool(slow.verifier.trusted)
+        self.verified = slow.verified
         self.states = ranker.ranking == "states"
         self.top = min(ranker.candidates, ranker.network.tokens.n_items - 1)
         self.register_buffer("vectors", slow.matcher.vectors().detach())
         self.transitions = _Padded(slow.transitions)
+        self.pairs = _PaddedPairs(slow.transitions, slow.pointer.pairs) if self.verified and slow.pointer else None
 
     def forward(self, histories: Tensor) -> tuple[Tensor, Tensor]:
         """Item numbers [B, L], 0 as padding on the right -> the best items [B, C] and their scores [B, C]."""
@@ -78,11 +80,25 @@ class Graph(nn.Module):
         items = together.topk(self.top, 1).indices
         views = views.gather(1, items[..., None].expand(-1, -1, views.shape[-1]))
         if self.verified:
-            scores = self.slow.verifier(self.slow.verifier.features(histories, items, views))
+            cosines = None
+            if text:
+                unit = self.slow.content.unit
+                cosines = unit[items] @ unit[histories].transpose(1, 2)
+            pointed = None if self.pairs is None else self._pointed(histories, items, views, cosines, follows)
+            scores = self.slow.verifier(self.slow.verifier.features(histories, items, views, cosines, pointed))
         else:
             scores = (views * self.slow.weights).sum(-1)
         scores, order = scores.sort(1, descending=True)
         return items.gather(1, order), scores
+
+    def _pointed(
+        self, histories: Tensor, items: Tensor, views: Tensor, cosines: Tensor | None, follows: bool
+    ) -> Tensor:
+        sums = self.pairs(histories, items)
+        if not follows:
+            sums = torch.zeros_like(sums)
+        pointer, recency = self.slow.pointer, self.slow.transitions.recency
+        return pointer(pointer.features(histories, items, views[..., 2:4], cosines, sums, recency))
 
 
 class _Padded(nn.Module):
@@ -107,6 +123,37 @@ class _Padded(nn.Module):
         found = torch.zeros_like(weights[:, 0, :1]).expand(-1, self.n_items)
         found = found.scatter_add(1, self.columns[histories].flatten(1), weights.flatten(1))
         return found / found.sum(1, keepdim=True).clamp(min=1e-9)
+
+
+class _PaddedPairs(nn.Module):
+    """:class:`Pairs`, looked up by halving: as many times as the item with the most pairs needs."""
+
+    def __init__(self, transitions: Transitions, pairs: Pairs) -> None:
+        super().__init__()
+        self.recency = transitions.recency
+        self.steps = int(transitions.first.diff().max()).bit_length()
+        self.register_buffer("first", transitions.first)
+        # one more than there are, of no item
+        self.register_buffer("columns", F.pad(transitions.columns.long(), (0, 1), value=-1))
+        self.register_buffer("counts", F.pad(pairs.counts, (0, 0, 0, 1)))
+        self.register_buffer("totals", pairs.totals)
+
+    def forward(self, histories: Tensor, items: Tensor) -> Tensor:
+        """Item ids [B, L] and [B, C] -> what :meth:`Pairs.sums` gives, [B, C, 15]."""
+        wanted = items[:, None] + torch.zeros_like(histories)[..., None]  # [B, L, C]
+        low = self.first[histories][..., None] + torch.zeros_like(wanted)
+        end = self.first[histories + 1][..., None] + torch.zeros_like(wanted)
+        high = end
+        for _ in range(self.steps):  # the first pair of the row whose item is no smaller lies in low .. high
+            middle = (low + high) // 2
+            smaller = (self.columns[middle] < wanted) & (low < high)
+            low, high = torch.where(smaller, middle + 1, low), torch.where(smaller, high, middle)
+        there = (low < end) & (self.columns[low] == wanted)
+        counts = self.counts[low] * there[..., None]
+        totals = self.totals[histories][:, :, None] + torch.zeros_like(counts)
+        weights = recency_weights(histories, self.recency)[..., None] + torch.zeros_like(counts[..., 0])
+        last = latest(histories)[..., None] & (wanted >= 0)
+        return pair_sums(counts, totals, weights, last).sum(1)
 
 
 def to_onnx(ranker: Ranker, output: str | Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow
 
-from recbole_stream.model.deliberation import VIEWS
+from recbole_stream.serving.contributions import NAMES
 
 __all__ = ["REASONS", "flat"]
 
@@ -18,7 +18,7 @@ REASONS = pyarrow.schema(
         ("words", _NAME),  # a sentence
         # the score is the sum of these: 0 where a view does not count
         ("base", _NUMBER),
-        *((f"by_{view}", _NUMBER) for view in VIEWS),
+        *((f"by_{view}", _NUMBER) for view in NAMES),
         ("by_verifier", _NUMBER),
         # the strongest evidence of each kind; empty where there is none
         ("followed", _NAME),  # an item of the history
@@ -53,7 +53,7 @@ def _row(why: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "words": why["words"],
         "base": why["base"],
-        **{f"by_{view}": why["views"].get(view, 0.0) for view in VIEWS},
+        **{f"by_{view}": why["views"].get(view, 0.0) for view in NAMES},
         "by_verifier": why["verifier"],
         "followed": followed.get("item"),
         "followed_times": followed.get("times"),

@@ -36,8 +36,11 @@ def sentence(why: Mapping[str, Any], n_items: int) -> str:
         n_items: in the catalogue.
     """
     order = sorted(why["views"], key=lambda view: -why["views"][view])
-    reasons = [(why["views"][view], words) for view in order if (words := _reason(view, why, n_items))]
-    said = [words for added, words in reasons if added > 0][:2] or [words for _, words in reasons[:1]]
+    reasons: dict[str, float] = {}  # transitions and the pointer may give the same one
+    for view in order:
+        if words := _reason(view, why, n_items):
+            reasons.setdefault(words, why["views"][view])
+    said = [words for words, added in reasons.items() if added > 0][:2] or list(reasons)[:1]
     if why["had"] and _HAD not in said:
         said.append(_HAD)
     if not said:
@@ -47,10 +50,10 @@ def sentence(why: Mapping[str, Any], n_items: int) -> str:
 
 
 def _reason(view: str, why: Mapping[str, Any], n_items: int) -> str:
-    if view == "transitions" and why["followed"]:
+    if view in ("transitions", "pointer") and why["followed"]:
         often = "often " if sum(one["times"] for one in why["followed"]) >= _OFTEN else ""
         return f"it {often}followed " + " and ".join(map(name_of, why["followed"][:2]))
-    if view == "text" and why["reads_like"] and why["reads_like"][0]["similarity"] >= _ALIKE:
+    if view in ("text", "pointer") and why["reads_like"] and why["reads_like"][0]["similarity"] >= _ALIKE:
         return f"it reads like {name_of(why['reads_like'][0])}"
     if view == "matching" and why["match"]:
         rank = why["match"]["rank"]

@@ -1,4 +1,4 @@
-"""Training of the verifier: cross-entropy over the candidates of each validation user.
+"""Training of the verifier, and of any scorer: cross-entropy over the candidates of each user.
 
 The loss is a differentiable form of what Eq. 27 rewards: the target's place among the candidates.
 """
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbole_stream.model.verifier import Verifier
+from recbole_stream.model.verifier import Scorer, Verifier
 
-__all__ = ["fit_verifier", "folds", "list_loss", "verify"]
+__all__ = ["fit_scorer", "folds", "list_loss", "verify"]
 
 _EPOCHS, _STEPS = 12, 600  # training takes at least so many epochs and at least so many steps
 _USERS, _RATE, _DECAY = 64, 3e-3, 1e-3
@@ -26,8 +26,8 @@ def list_loss(scores: Tensor, targets: Tensor, present: Tensor) -> Tensor:
     return F.cross_entropy(scores.masked_fill(~present, -torch.inf), targets, reduction="none")
 
 
-def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present: Tensor, seed: int) -> None:
-    """Train a verifier in place, from its first weights.
+def fit_scorer(scorer: Scorer, features: Tensor, targets: Tensor, present: Tensor, seed: int) -> None:
+    """Train a scorer in place, from its first weights.
 
     Args:
         features: of the candidates [U, C, F].
@@ -36,26 +36,26 @@ def fit_verifier(verifier: Verifier, features: Tensor, targets: Tensor, present:
         seed: of its first weights, the order of users and the dropout.
     """
     seen = features[present]
-    verifier.mean.copy_(seen.mean(0))
-    verifier.scale.copy_(seen.std(0).clamp(min=1e-3))  # a constant feature becomes 0
+    scorer.mean.copy_(seen.mean(0))
+    scorer.scale.copy_(seen.std(0).clamp(min=1e-3))  # a constant feature becomes 0
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.default_generator.manual_seed(seed)  # the CPU's alone: torch.manual_seed seeds GPUs, too
-        for layer in (verifier.linear, verifier.network[0], verifier.network[-1]):
+        for layer in (scorer.linear, scorer.network[0], scorer.network[-1]):
             layer.reset_parameters()
-        verifier.network[-1].weight.data.mul_(0.1)  # nearly linear at first
-        parameters = list(verifier.requires_grad_(True).train().parameters())
+        scorer.network[-1].weight.data.mul_(0.1)  # nearly linear at first
+        parameters = list(scorer.requires_grad_(True).train().parameters())
         optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=_DECAY)
         steps = -(-len(targets) // _USERS)
         epochs = max(_EPOCHS, -(-_STEPS // steps))
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
         for _ in range(epochs):
             for rows in torch.randperm(len(targets)).split(_USERS):
-                loss = list_loss(verifier(features[rows]), targets[rows], present[rows]).mean()
+                loss = list_loss(scorer(features[rows]), targets[rows], present[rows]).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 scheduler.step()
-    verifier.requires_grad_(False).eval()
+    scorer.requires_grad_(False).eval()
 
 
 def folds(users: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -76,7 +76,7 @@ def verify(
     difference.
 
     Args:
-        features, targets, present, seed: see :func:`fit_verifier`.
+        features, targets, present, seed: see :func:`fit_scorer`.
         scores: of the candidates by the weighed views, [U, C]; as fitted on other users, for a fair comparison.
 
     Returns:
@@ -86,11 +86,11 @@ def verify(
     held_out = scores.clone()
     for others, fold in folds(len(targets), seed):
         trial = copy.deepcopy(verifier)
-        fit_verifier(trial, features[others], targets[others], present[others], seed)
+        fit_scorer(trial, features[others], targets[others], present[others], seed)
         held_out[fold] = trial(features[fold]).to(held_out.dtype)
     gain = list_loss(scores, targets, present) - list_loss(held_out, targets, present)
     errors = float(gain.mean() / (gain.std() / len(gain) ** 0.5).clamp(min=1e-9)) if len(gain) >= _FOLDS else 0.0
     verifier.trusted.fill_(errors > 2)
     if errors > 2:
-        fit_verifier(verifier, features, targets, present, seed)
+        fit_scorer(verifier, features, targets, present, seed)
     return errors, held_out if errors > 2 else scores

@@ -232,10 +232,11 @@ def collect_views(
         items [U, C], 0 where there is no candidate; views [U, C, 5], followed by the verifier's other features where
         there is a verifier; targets [U]. Short histories come first.
     """
-    found, vectors, verifier = [], model.deliberation.matcher.vectors().detach(), model.deliberation.verifier
+    slow = model.deliberation
+    found, vectors = [], slow.matcher.vectors().detach()
     for batch in tqdm(samples.ordered(_USERS, rows), desc="weigh", ncols=100, disable=not show_progress, leave=False):
-        items, views = candidate_views(model, batch.histories, trie, beams, candidates, vectors)
-        if verifier is not None:
-            views = verifier.features(batch.histories, items, views)
+        items, views, seen = candidate_views(model, batch.histories, trie, beams, candidates, vectors)
+        if slow.verifier is not None:
+            views = slow.features(seen, items, views)
         found.append([tensor.cpu().numpy() for tensor in (items, views, batch.targets)])
     return tuple(np.concatenate(parts) for parts in zip(*found))

@@ -32,8 +32,10 @@ def ranking(name):
         if name == "PT":
             return lambda histories: score_catalogue(thought(model, histories), trie).sort(descending=True)[::-1]
         return lambda histories: rank_items(model, histories, trie, 10, TOP)
-    verifier = random_verifier(codes) if "verifier" in name else None
-    model = deliberating(codes, SIZES, ("likelihood",) if "without" in name else (), verifier=verifier)
+    pointed = "pointer" in name
+    verifier = random_verifier(codes, pointed) if pointed or "verifier" in name else None
+    off = ("likelihood",) if "without" in name else ()
+    model = deliberating(codes, SIZES, off, verifier=verifier, pointed=pointed)
     if name == "States":
         return lambda histories: rank_by_states(model, histories, TOP)
     if name == "all by the verifier":
@@ -52,6 +54,7 @@ def ranking(name):
         "Deliberation",
         "Deliberation without likelihood",
         "Deliberation with verifier",
+        "Deliberation with pointer",
         "all by the verifier",
     ],
 )

@@ -60,7 +60,7 @@ def test_with_every_item_a_candidate_the_ranking_is_that_of_a_plain_pass(make):
 @torch.no_grad()
 def test_candidates_are_the_best_of_the_other_views_and_the_beams_without_repeats(make):
     model, trie = make()
-    items, views = candidate_views(model, HISTORIES, trie, beams=8, candidates=6)
+    items, views, _ = candidate_views(model, HISTORIES, trie, beams=8, candidates=6)
     plain = every_view(model)
     others = (plain[..., 1:] * model.deliberation.weights[1:]).sum(-1).topk(6).indices + 1
     likely = plain[..., 0].topk(3).indices + 1  # the first beams; the width of 8 makes them exact here
@@ -84,7 +84,7 @@ def test_given_items_get_the_score_they_are_ranked_by(make):
 def test_views_that_are_off_weigh_nothing(make):
     model, trie = make(off=("likelihood", "text"))
     assert [view for view, weight in zip(VIEWS, model.deliberation.weights) if weight == 0] == ["likelihood", "text"]
-    items, views = candidate_views(model, HISTORIES, trie, beams=8, candidates=6)
+    items, views, _ = candidate_views(model, HISTORIES, trie, beams=8, candidates=6)
     assert items.shape[1] == 6 and (items > 0).all()  # the search brings no candidates
     assert (views[..., VIEWS.index("likelihood")] == 0).all()
 
@@ -116,17 +116,17 @@ def test_as_many_items_as_asked_for_though_there_are_fewer_candidates(make):
 def test_items_without_text_have_no_content_view(make):
     model, trie = make(text=False)
     assert model.deliberation.used == (True, True, True, False, True)
-    _, views = candidate_views(model, HISTORIES, trie, beams=5, candidates=5)
+    _, views, _ = candidate_views(model, HISTORIES, trie, beams=5, candidates=5)
     assert (views[..., VIEWS.index("text")] == 0).all()
 
 
 @torch.no_grad()
 def test_a_trusted_verifier_ranks_the_candidates_and_one_that_is_not_changes_nothing(make):
-    verifier = Verifier(5, 4, torch.arange(ITEMS + 1), None)
+    verifier = Verifier(5, 4, torch.arange(ITEMS + 1))
     torch.nn.init.normal_(verifier.linear.weight)
-    model, trie = make(verifier=verifier)
+    model, trie = make(text=False, verifier=verifier)
     weighed, _ = deliberate(model, HISTORIES, trie, beams=5, candidates=ITEMS, top=10)
-    assert torch.equal(weighed, deliberate(make()[0], HISTORIES, trie, beams=5, candidates=ITEMS, top=10)[0])
+    assert torch.equal(weighed, deliberate(make(text=False)[0], HISTORIES, trie, beams=5, candidates=ITEMS, top=10)[0])
     verifier.trusted.fill_(True)
     items, scores = deliberate(model, HISTORIES, trie, beams=5, candidates=ITEMS, top=10)
     plain = every_view(model)
@@ -178,7 +178,7 @@ def test_what_the_verifier_does_not_look_at_comes_after_what_it_ranks(make):
     items, found = deliberate(model, HISTORIES, trie, beams=5, candidates=5, top=5)
     best, order = scores.topk(5)
     assert torch.equal(order, items) and torch.allclose(best, found, atol=1e-4)
-    candidates, _ = candidate_views(model, HISTORIES, trie, 5, 5)
+    candidates, *_ = candidate_views(model, HISTORIES, trie, 5, 5)
     plain = (every_view(model) * model.deliberation.weights).sum(-1)
     for row in range(len(HISTORIES)):
         rest = [item for item in range(1, ITEMS + 1) if item not in candidates[row]]

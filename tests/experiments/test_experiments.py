@@ -101,7 +101,13 @@ class TestCommand:
         table = pd.read_csv(run / "ablation-seed2020.csv", index_col="parts")
         views = ["likelihood", "matching", "transitions", "text", "repeats"]
         alone = [f"{view} and repeats, no verifier" for view in views[:-1]]
-        assert list(table.index) == ["all", *(f"without {view}" for view in views), "without verifier", *alone]
+        assert list(table.index) == [
+            "all",
+            *(f"without {view}" for view in views),
+            "without pointer",
+            "without verifier",
+            *alone,
+        ]
         assert (
             table.loc["without transitions", "weight of transitions"],
             table.loc["without repeats", "weight of repeats"],

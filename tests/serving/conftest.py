@@ -3,6 +3,6 @@
 import pytest
 
 
-@pytest.fixture(params=["TIGER", "likelihood", "states", "deliberation", "verifier"])
+@pytest.fixture(params=["TIGER", "likelihood", "states", "deliberation", "verifier", "pointer"])
 def any_kind(request) -> str:
     return request.param

@@ -18,8 +18,8 @@ from recbole_stream.serving.contributions import contributions, neutral_views, s
 from recbole_stream.serving.evidence import followed, mid_ranks
 from recbole_stream.serving.words import chance, ordinal, sentence
 
-KINDS = ("TIGER", "likelihood", "states", "deliberation", "verifier")
-MODELS = {kind: Recommender(make_parts(kind)) for kind in ("TIGER", "states", "deliberation", "verifier")}
+KINDS = ("TIGER", "likelihood", "states", "deliberation", "verifier", "pointer")
+MODELS = {kind: Recommender(make_parts(kind)) for kind in ("TIGER", "states", "deliberation", "verifier", "pointer")}
 
 
 # -- Shapley values ----------------------------------------------------------
@@ -86,7 +86,7 @@ def test_a_weighted_sum_adds_weight_times_distance_from_an_item_of_which_nothing
 def test_the_length_of_the_history_is_no_reason_for_an_item():
     ranker, _ = make_ranker("verifier")
     verifier = ranker.network.deliberation.verifier
-    verifier.text, verifier.popularity = None, torch.zeros(41)  # the length alone is left of its own features
+    verifier.popularity = torch.zeros(41)
     history, items = torch.tensor([[7, 9, 11]]), torch.tensor([[5, 30]])
     verifier.mean.zero_()
     parts = contributions(ranker, history, items)

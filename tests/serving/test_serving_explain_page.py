@@ -95,7 +95,7 @@ def test_steps_in_words():
 # -- where the item stands ---------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["TIGER", "states", "deliberation", "verifier"])
+@pytest.mark.parametrize("kind", ["TIGER", "states", "deliberation", "verifier", "pointer"])
 def test_the_last_place_is_that_of_the_ranking(kind):
     ranker, _ = make_ranker(kind)
     ranker.candidates = ranker.beams = len(CODES)

@@ -10,6 +10,7 @@ from parts import make_parts
 
 from recbole_stream import __main__ as package
 from recbole_stream.model.lookup import Transitions
+from recbole_stream.model.pointer import Pairs
 from recbole_stream.serving.folder import Parts, read_model, write_model
 from recbole_stream.serving.later_events import Later, update
 from recbole_stream.serving.recommender import Recommender
@@ -17,11 +18,12 @@ from recbole_stream.serving.recommender import Recommender
 
 def model() -> Parts:
     """u1 had i1, i2, i3 (the last at 30), u2 had i4 (at 20); nothing was looked up yet. Window 2, decay .5, back .5."""
-    parts = make_parts("verifier")
+    parts = make_parts("pointer")
     parts.users["last"] = [30.0, 20.0]
     for name in ("rows", "columns"):
         parts.tensors[f"transitions.{name}"] = torch.zeros(0, dtype=torch.long)
     parts.tensors["transitions.counts"] = torch.zeros(0)
+    parts.tensors["transitions.one_way"] = torch.zeros(0, 2)
     parts.tensors["popularity"] = torch.zeros(41, dtype=torch.long)
     return parts
 
@@ -40,6 +42,8 @@ def test_what_one_event_adds():
     assert later == Later(added=1, known=0, unknown=0, users=1, new_users=0)
     # i5 follows i3 at distance 1 and i2 at distance 2; the way back counts half
     assert counted(updated) == {(3, 5): 1, (2, 5): 0.5, (5, 3): 0.5, (5, 2): 0.25}
+    # (2, 5), (3, 5), and both the other way round, of which one way counts nothing; only i3 is directly before it
+    assert updated.tensors["transitions.one_way"].tolist() == [[0.5, 0], [1, 1], [0, 0], [0, 0]]
     assert updated.tensors["popularity"].nonzero().tolist() == [[5]]
     assert list(updated.users["items"].iloc[0]) == [1, 2, 3, 5]
     assert updated.users["last"].tolist() == [40, 20]
@@ -81,8 +85,14 @@ def test_a_log_in_two_parts_is_the_log(seed, cut):
         targets += own[1:]
     lengths = torch.tensor([len(prefix) for prefix in prefixes])
     padded = torch.tensor([prefix + [0] * (30 - len(prefix)) for prefix in prefixes])
-    whole = Transitions(padded, lengths, torch.tensor(targets), 41, 2, 0.5, 0.5, 0.7)
+
+    def all_of(window: int, backward: float) -> Transitions:
+        return Transitions(padded, lengths, torch.tensor(targets), 41, window, 0.5, backward, 0.7)
+
+    whole = all_of(2, 0.5)
     rows, columns, counts = whole.pairs()
+    one_way = Pairs.counted(whole, all_of(2, 0.0), all_of(1, 0.0)).one_way
+    assert torch.allclose(updated.tensors["transitions.one_way"], one_way)
     assert counted(updated) == pytest.approx(dict(zip(zip(rows.tolist(), columns.tolist()), counts.tolist())))
     assert updated.tensors["popularity"].tolist() == np.bincount(targets, minlength=41).tolist()
 

@@ -32,8 +32,9 @@ def silent(kind: str) -> Ranker:
     return ranker
 
 
-def test_it_ranks_as_the_model_does(tmp_path):
-    ranker = silent("verifier")
+@pytest.mark.parametrize("kind", ["verifier", "pointer"])
+def test_it_ranks_as_the_model_does(kind, tmp_path):
+    ranker = silent(kind)
     path = to_onnx(ranker, tmp_path / "model.onnx")
     for histories in (HISTORIES, HISTORIES[:1, :1], HISTORIES[1:3]):  # both sizes are free
         items, scores = run(path, histories)

@@ -50,7 +50,7 @@ class LookUpTrainer(GenerativeTrainer):
     def plan(self, samples: Samples) -> list[Plan]:
         return []
 
-    def conclude(self, valid_data: AbstractDataLoader, show_progress: bool) -> None:
+    def conclude(self, samples: Samples, valid_data: AbstractDataLoader, show_progress: bool) -> None:
         """Validate the model as it is."""
         began = time.perf_counter()
         valid = self.evaluate(valid_data, load_best_model=False, show_progress=show_progress)
