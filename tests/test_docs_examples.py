@@ -36,7 +36,7 @@ SMALL = [
     "--encoder_layers=1", "--decoder_layers=1", "--codebook_size=16", "--codebook_levels=3", "--train_batch_size=2048",
     "--beam_size=10", "--epochs=1", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1",
     "--matching_epochs=1", "--reinforce_samples=32", "--reinforce_batch_size=32", "--group_size=4", "--use_gpu=False",
-    "--show_progress=False",
+    "--show_progress=False", "--pointer_size=0",
 ]  # fmt: skip
 
 

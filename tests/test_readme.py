@@ -17,7 +17,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(encod
 SMALL = [
     "--hidden_size=8", "--inner_size=8", "--n_heads=1", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1",
     "--train_batch_size=4096", "--pretrain_epochs=1", "--finetune_epochs=1", "--reinforce_epochs=1",
-    "--matching_epochs=1", "--epochs=1",
+    "--matching_epochs=1", "--epochs=1", "--pointer_size=0",
     "--reinforce_samples=128", "--group_size=4", "--beam_size=10", "--show_progress=False", "--output_dir=out",
 ]  # fmt: skip
 

@@ -312,9 +312,11 @@ def plot_thinking(table: pd.DataFrame) -> Figure:
     figure, (axis,) = _figure(1, width=6.4, height=4.0)
     axis.set(xscale="log", xlabel="CPU milliseconds a user, one thread", ylabel=f"test {metric_title('ndcg@10')}")
     for number, (name, line) in enumerate(table.groupby("series", sort=False)):
+        line = line.sort_values("ms a user")
         axis.errorbar(line["ms a user"], line["ndcg@10"], yerr=line["error"], label=name, linewidth=1.1, capsize=2,
                       color=COLOURS[number], marker=MARKERS[number], markersize=5)  # fmt: skip
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
     axis.margins(x=0.15, y=0.1)
     axis.legend(loc="lower right")
     points = [(x, 0.0, y, error) for x, y, error in table[["ms a user", "ndcg@10", "error"]].itertuples(index=False)]

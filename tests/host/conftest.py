@@ -7,7 +7,7 @@ SMALL = [
     "--inner_size=32", "--n_heads=2", "--head_size=8", "--encoder_layers=1", "--decoder_layers=1", "--beam_size=10",
     "--similar_items=5", "--reasoning_steps=2", "--epochs=1", "--pretrain_epochs=1", "--finetune_epochs=1",
     "--reinforce_epochs=1", "--reinforce_samples=64", "--reinforce_batch_size=32", "--group_size=4",
-    "--matching_epochs=1", "--candidates=10", "--show_progress=False", "--use_gpu=False",
+    "--matching_epochs=1", "--candidates=10", "--pointer_size=0", "--show_progress=False", "--use_gpu=False",
 ]  # fmt: skip
 
 

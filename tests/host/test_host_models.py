@@ -43,6 +43,7 @@ SMALL = {
     "finetune_epochs": 1,
     "reinforce_epochs": 1,
     "matching_epochs": 1,
+    "pointer_size": 0,
     "reinforce_samples": 64,
     "reinforce_batch_size": 32,
     "group_size": 4,

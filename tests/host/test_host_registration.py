@@ -45,6 +45,7 @@ TINY_STAGES = {
     "finetune_epochs": 1,
     "reinforce_epochs": 1,
     "matching_epochs": 1,
+    "pointer_size": 0,
     "reinforce_samples": 32,
 }
 

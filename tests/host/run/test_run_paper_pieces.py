@@ -37,6 +37,7 @@ def rows(folder):
     return [{name: value for name, value in row.items() if name not in times} for row in written]
 
 
+@pytest.mark.long
 def test_it_goes_on_piece_after_piece(module_tinier_ml100k, monkeypatch):
     own_ids(module_tinier_ml100k)
     small = [option for option in SMALL if not option.startswith(REPLACED)]

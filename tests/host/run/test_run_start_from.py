@@ -75,12 +75,14 @@ def test_fine_tuning_goes_on_when_interrupted_and_ends_as_in_one_run(plain, whol
     assert not any("TIGER" in path.name for path in Path("out/checkpoints").iterdir())
 
 
+@pytest.mark.long
 def test_reinforcement_alone_starts_from_fine_tuning(plain, whole):
     assert main([*plain, "--stages=[reinforce]", f"--start_from={whole}", "--output_dir=out"]) == 0
     assert list(rows("out")) == ["SFT", "RL"]
     assert_same("out", whole, ["SFT", "RL"])
 
 
+@pytest.mark.long
 def test_the_tower_alone_starts_from_the_best_stage_and_needs_the_other_run_no_more(plain, whole):
     shutil.copytree(whole, "before")
     options = [option for option in plain if not option.startswith("--cache_dir")]

@@ -72,7 +72,7 @@ def test_a_killed_trial_goes_on_and_repeats_its_reports(tiny_ml100k, cache, tmp_
 def test_epochs_of_all_stages_are_counted_on_and_what_follows_them_counts(tiny_ml100k, cache, tmp_path):
     Path("space.yaml").write_text("dropout: {choice: [0.1, 0.2]}")
     keys = {"similar_items": 5, "reasoning_steps": 2, "pretrain_epochs": 2, "finetune_epochs": 1, "reinforce_epochs": 1,
-            "matching_epochs": 1, "reinforce_samples": 64, "reinforce_batch_size": 32, "group_size": 4}  # fmt: skip
+            "matching_epochs": 1, "pointer_size": 0, "reinforce_samples": 64, "reinforce_batch_size": 32, "group_size": 4}  # fmt: skip
     sizes = {key: value for key, value in TINY.items() if key != "epochs"}
     sweep = _planned(
         {"model": ["STREAMRec"], "dataset": "tiny", "data_path": tiny_ml100k, "cache_dir": cache, "space": "space.yaml",
