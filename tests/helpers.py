@@ -90,7 +90,7 @@ def deliberating(
     verifier: Verifier | None = None,
     pointed: bool = False,
 ) -> STREAMRecModel:
-    """A random STREAM-Rec of two reasoning steps with all views, of which some are switched off; a pointer if ``pointed``."""
+    """A random STREAM-Rec of two reasoning steps with all views, of which some are switched off; ``pointed``: a pointer for the verifier."""
     n_items, model = len(codes), streamrec(codes, sizes)
     model.steps.fill_(2)
     torch.manual_seed(1)
@@ -106,9 +106,9 @@ def deliberating(
     content = Content(texts, 0.7) if text else None
     if pointed:
         pairs = Pairs.counted(transitions, counted(2, 0.0), counted(1, 0.0))
-        pointer = Pointer(4, pairs, torch.bincount(seen[:, 3], minlength=n_items + 1))
+        pointer = Pointer(4, pairs, verifier.events)
         for parameter in pointer.parameters():
-            nn.init.normal_(parameter)
+            nn.init.normal_(parameter, std=0.1)  # scores that no verifier cuts off
     model.deliberation = Deliberation(matcher, transitions, content, off, verifier, pointer).eval()
     return model
 

@@ -22,7 +22,7 @@ from recbole_stream.model.verifier import Verifier
 from recbole_stream.precision import automatic_precision
 from recbole_stream.tokenizer.rq_vae import RQVAEOptions, rq_vae
 from recbole_stream.training.checkpoint import Progress
-from recbole_stream.training.fit_verifier import fit_verifier
+from recbole_stream.training.fit_verifier import fit_scorer
 from recbole_stream.training.loop import StageContext, autocast, train_stage
 from recbole_stream.training.schedule import Schedule, WeightAverage
 
@@ -137,9 +137,7 @@ def test_lists_are_the_cpus(way):
 def test_what_is_trained_on_the_cpu_leaves_the_gpus_random_numbers_alone():
     torch.cuda.manual_seed(1)
     before = torch.cuda.get_rng_state()
-    fit_verifier(
-        Verifier(2, 4, torch.ones(3), None), torch.rand(8, 3, 5), torch.zeros(8).long(), torch.ones(8, 3).bool(), 0
-    )
+    fit_scorer(Verifier(2, 4, torch.ones(3)), torch.rand(8, 3, 5), torch.zeros(8).long(), torch.ones(8, 3).bool(), 0)
     rq_vae(np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32), 2, 4, 0, RQVAEOptions((8,), 4, 1))
     assert torch.equal(torch.cuda.get_rng_state(), before)
 

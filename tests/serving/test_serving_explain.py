@@ -87,6 +87,7 @@ def test_the_length_of_the_history_is_no_reason_for_an_item():
     ranker, _ = make_ranker("verifier")
     verifier = ranker.network.deliberation.verifier
     verifier.popularity = torch.zeros(41)
+    verifier.linear.weight[:, 5], verifier.network[0].weight[:, 5] = 0, 0  # of its own features only the length is left
     history, items = torch.tensor([[7, 9, 11]]), torch.tensor([[5, 30]])
     verifier.mean.zero_()
     parts = contributions(ranker, history, items)
