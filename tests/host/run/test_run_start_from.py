@@ -49,6 +49,7 @@ def assert_same(run, whole, stages):
         assert all(torch.equal(value, others[name]) for name, value in weights.items()), stage
 
 
+@pytest.mark.long
 def test_fine_tuning_goes_on_when_interrupted_and_ends_as_in_one_run(plain, whole, monkeypatch, caplog):
     caplog.set_level("INFO")
     prepare = Finetune.prepare
