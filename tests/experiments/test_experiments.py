@@ -129,6 +129,7 @@ class TestCommand:
         # three stages take no part any more
         assert table["train s"]["without likelihood"] < table["train s"]["all"]
 
+    @pytest.mark.long
     def test_thinking_grows_from_a_state_to_the_run_s_own_rows_and_beyond(self, run):
         assert main(["thinking", str(run)]) == 0
         table = pd.read_csv(run / "thinking-seed2020.csv", index_col="parts")

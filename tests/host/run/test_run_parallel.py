@@ -169,7 +169,7 @@ COMMAND = [
     "--reinforce_epochs=2", "--reinforce_samples=70", "--reinforce_batch_size=32", "--group_size=4",
     "--reward_normalisation=each", "--train_batch_size=512", "--dropout=0", "--matching_epochs=2",
     "--matching_dropout=0", "--precision=float32", "--MAX_ITEM_LIST_LENGTH=5", "--learning_rate=0.01",
-    "--show_progress=False", "--gpu_id=", "--state=warning",
+    "--show_progress=False", "--gpu_id=", "--state=warning", "--pointer_size=0",
 ]  # fmt: skip
 
 

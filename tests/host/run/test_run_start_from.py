@@ -15,6 +15,7 @@ from recbole_stream.host.run.commands import main
 from recbole_stream.training.finetune import Finetune
 from tests.host.conftest import SMALL
 
+pytestmark = pytest.mark.long
 # without dropout nothing but the order of batches, traces and rollouts is drawn, each by the stage's own name
 PLAIN = ["--model=STREAMRec", "--train_batch_size=2048", "--dropout=0", "--matching_dropout=0", "--finetune_epochs=2"]
 
@@ -49,7 +50,6 @@ def assert_same(run, whole, stages):
         assert all(torch.equal(value, others[name]) for name, value in weights.items()), stage
 
 
-@pytest.mark.long
 def test_fine_tuning_goes_on_when_interrupted_and_ends_as_in_one_run(plain, whole, monkeypatch, caplog):
     caplog.set_level("INFO")
     prepare = Finetune.prepare
@@ -76,14 +76,12 @@ def test_fine_tuning_goes_on_when_interrupted_and_ends_as_in_one_run(plain, whol
     assert not any("TIGER" in path.name for path in Path("out/checkpoints").iterdir())
 
 
-@pytest.mark.long
 def test_reinforcement_alone_starts_from_fine_tuning(plain, whole):
     assert main([*plain, "--stages=[reinforce]", f"--start_from={whole}", "--output_dir=out"]) == 0
     assert list(rows("out")) == ["SFT", "RL"]
     assert_same("out", whole, ["SFT", "RL"])
 
 
-@pytest.mark.long
 def test_the_tower_alone_starts_from_the_best_stage_and_needs_the_other_run_no_more(plain, whole):
     shutil.copytree(whole, "before")
     options = [option for option in plain if not option.startswith("--cache_dir")]
