@@ -8,7 +8,6 @@ and ``verifier_size``; then ranks the test users. What was trained before (what 
 from __future__ import annotations
 
 import copy
-import functools
 import time
 from collections.abc import Collection
 from pathlib import Path
@@ -17,11 +16,10 @@ import pandas as pd
 import torch
 
 from experiments.runs import Loaded, load, metrics, rank_targets
-from recbole_stream.host.models import memory_of
+from recbole_stream.host.models import learn_pointer
 from recbole_stream.model.deliberation import VIEWS, Deliberation
 from recbole_stream.model.verifier import Verifier
 from recbole_stream.reporting.results import read_results
-from recbole_stream.training.fit_pointer import fit_pointer
 from recbole_stream.training.fit_views import Learnt, learn_to_deliberate
 
 __all__ = ["ablate", "relearn"]
@@ -95,8 +93,7 @@ def relearn(
     model.network.deliberation = part
     some = torch.randperm(len(loaded.valid), generator=torch.Generator().manual_seed(config["seed"]))
     if part.pointer is not None:
-        remember = functools.partial(memory_of, config, n_items=model.n_items)
-        fit_pointer(part, loaded.train, remember, model.candidates, config["seed"], show_progress=True)
+        learn_pointer(model, config, loaded.train, show_progress=True)
     return learn_to_deliberate(
         model.network, loaded.valid, some[: config["weigh_users"]], model.trie, model.beams, model.candidates,
         config["seed"], show_progress=True, keep_likelihood=keep_likelihood,

@@ -119,7 +119,7 @@ def _deliberating(corpus: Corpus, trie: Trie, sizes: Sizes, ranking: str) -> Rec
         return Transitions(train.histories, train.lengths, train.targets, tokens.n_items, **(keys | changes))
 
     transitions = counted()
-    pairs = Pairs.counted(transitions, counted(backward=0.0), counted(window=1, backward=0.0))
+    pairs = Pairs.counted(transitions, counted)
     pointer = Pointer(_LOOKUP["pointer_size"], pairs, popularity)
     matcher = Matcher(sizes.config, tokens.table, tokens.vocabulary, padded)
     network.deliberation = Deliberation(matcher, transitions, content, ("likelihood",), verifier, pointer)

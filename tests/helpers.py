@@ -97,15 +97,15 @@ def deliberating(
     texts = torch.randn(n_items + 1, 6) if text else None
     seen = random_histories(n_items, [4] * 60, seed=3)
 
-    def counted(window: int, backward: float) -> Transitions:
+    def counted(window: int = 2, backward: float = 0.5) -> Transitions:
         return Transitions(seen[:, :3], torch.full((60,), 3), seen[:, 3], n_items + 1, window, 0.5, backward, 0.7)
 
-    transitions, pointer = counted(2, 0.5), None
+    transitions, pointer = counted(), None
     matcher = Matcher(backbone(), model.tokens.table, model.tokens.vocabulary, texts)
     nn.init.normal_(matcher.own.weight)  # states that tell items apart
     content = Content(texts, 0.7) if text else None
     if pointed:
-        pairs = Pairs.counted(transitions, counted(2, 0.0), counted(1, 0.0))
+        pairs = Pairs.counted(transitions, counted)
         pointer = Pointer(4, pairs, verifier.events)
         for parameter in pointer.parameters():
             nn.init.normal_(parameter, std=0.1)  # scores that no verifier cuts off

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +30,7 @@ from recbole_stream.model.streamrec import STREAMRecModel
 from recbole_stream.model.tiger import TIGERModel
 from recbole_stream.model.tokens import ItemTokens
 from recbole_stream.model.verifier import Verifier
-from recbole_stream.training.fit_pointer import Memory
+from recbole_stream.training.fit_pointer import Memory, fit_pointer
 from recbole_stream.training.fit_views import Match
 from recbole_stream.training.loop import Objective
 from recbole_stream.training.pretrain import Direct, Pretrain
@@ -40,6 +41,7 @@ __all__ = [
     "StagedRecommender",
     "TIGER",
     "backbone_of",
+    "learn_pointer",
     "memory_of",
     "tokens_of",
     "transitions_of",
@@ -215,10 +217,15 @@ def transitions_of(config: Config, samples: Samples, n_items: int, **changes: fl
 def memory_of(config: Config, samples: Samples, n_items: int) -> Memory:
     """All that the pointer reads of training samples; ``n_items`` with the padding item."""
     transitions = transitions_of(config, samples, n_items)
-    ahead = transitions_of(config, samples, n_items, backward=0.0, neighbours=0)
-    direct = transitions_of(config, samples, n_items, window=1, backward=0.0, neighbours=0)
-    popularity = torch.bincount(samples.targets, minlength=n_items)
-    return Memory(transitions, Pairs.counted(transitions, ahead, direct), popularity)
+    pairs = Pairs.counted(transitions, functools.partial(transitions_of, config, samples, n_items, neighbours=0))
+    return Memory(transitions, pairs, torch.bincount(samples.targets, minlength=n_items))
+
+
+def learn_pointer(model: STREAMRec, config: Config, samples: Samples, show_progress: bool) -> str:
+    """:func:`fit_pointer` for the deliberation of a model, on training samples."""
+    remember = functools.partial(memory_of, config, n_items=model.n_items)
+    slow = model.network.deliberation
+    return fit_pointer(slow, samples, remember, model.candidates, config["seed"], show_progress)
 
 
 def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens) -> Deliberation:
@@ -229,12 +236,12 @@ def _deliberation(config: Config, dataset: SemanticIDDataset, tokens: ItemTokens
     generates = "pretrain" in trained_stages(config) or config["start_from"]
     if config["verifier_size"] and config["pointer_size"]:
         memory = memory_of(config, samples, tokens.n_items)
-        transitions = memory.transitions
-        pointer = Pointer(config["pointer_size"], memory.pairs, memory.popularity)
+        transitions, popularity = memory.transitions, memory.popularity
+        pointer = Pointer(config["pointer_size"], memory.pairs, popularity)
     else:
         transitions = transitions_of(config, samples, tokens.n_items)
-    if config["verifier_size"]:
         popularity = torch.bincount(samples.targets, minlength=tokens.n_items)
+    if config["verifier_size"]:
         verifier = Verifier(len(VIEWS), config["verifier_size"], popularity, pointer is not None)
     return Deliberation(
         Matcher(sizes, tokens.table, tokens.vocabulary, dataset.text),

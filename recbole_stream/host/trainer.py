@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -19,12 +18,11 @@ from recbole_stream.errors import InputError
 from recbole_stream.host.dataset import samples_of
 from recbole_stream.host.evaluation import hits_of, mean_ranks
 from recbole_stream.host.keys import STAGES
-from recbole_stream.host.models import StagedRecommender, memory_of
+from recbole_stream.host.models import StagedRecommender, learn_pointer
 from recbole_stream.host.run.resume import checkpoint_file, stage_progress
 from recbole_stream.host.stages import BUILDERS, Plan
 from recbole_stream.host.start import Start, find_start
 from recbole_stream.precision import automatic_precision
-from recbole_stream.training.fit_pointer import fit_pointer
 from recbole_stream.training.fit_views import Learnt, learn_to_deliberate
 from recbole_stream.training.loop import StageContext, StageResult, train_stage
 from recbole_stream.training.processes import all_reduce, broadcast, process_index, processes
@@ -345,9 +343,7 @@ class STREAMRecTrainer(GenerativeTrainer):
         self.model.eval()
         model, config = self.model, self.config
         if slow.pointer is not None:
-            remember = functools.partial(memory_of, config, n_items=model.n_items)
-            told = fit_pointer(slow, samples, remember, model.candidates, config["seed"], show_progress)
-            self.logger.info(f"pointer: {told}")
+            self.logger.info(f"pointer: {learn_pointer(model, config, samples, show_progress)}")
         samples = samples_of(valid_data._dataset).to(self.device)
         some = torch.randperm(len(samples), generator=torch.Generator().manual_seed(config["seed"]))
         learnt = learn_to_deliberate(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from recbole_stream.data.prefixes import Prefixes
 
-__all__ = ["UNSEEN", "Content", "Followers", "Transitions", "log_shares", "recency_weights"]
+__all__ = ["UNSEEN", "Content", "Followers", "Transitions", "find_sorted", "log_shares", "recency_weights"]
 
 # added to the share of transitions before the logarithm: the value of an item that never followed the history's items
 UNSEEN = 1e-3
@@ -30,6 +30,13 @@ def recency_weights(histories: Tensor, decay: float) -> Tensor:
 def log_shares(shares: Tensor) -> Tensor:
     """The logarithm of shares of transitions, finite where there were none."""
     return (shares + UNSEEN).log()
+
+
+def find_sorted(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Where numbers are among ascending ``keys`` [P], and whether they are there at all; both in the shape of ``wanted``."""
+    place = torch.searchsorted(keys, wanted).clamp(max=max(0, len(keys) - 1))
+    there = keys[place] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool)
+    return place, there
 
 
 @dataclass
@@ -52,9 +59,7 @@ class Followers:
 
     def find(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Where some cells are in ``cells``, and whether they are there at all; both in the shape given."""
-        place = torch.searchsorted(self.cells, cells).clamp(max=max(0, len(self.cells) - 1))
-        there = self.cells[place] == cells if len(self.cells) else torch.zeros_like(cells, dtype=torch.bool)
-        return place, there
+        return find_sorted(self.cells, cells)
 
 
 class Transitions(nn.Module):
@@ -118,10 +123,7 @@ class Transitions(nn.Module):
     def find(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """The places of pairs [N] among those that are kept, and whether they are kept at all [N]."""
         own, others, _ = self.pairs()
-        keys, wanted = own * self.n_items + others, rows * self.n_items + columns
-        place = torch.searchsorted(keys, wanted).clamp(max=max(0, len(keys) - 1))
-        there = keys[place] == wanted if len(keys) else torch.zeros_like(wanted, dtype=torch.bool)
-        return place, there
+        return find_sorted(own * self.n_items + others, rows * self.n_items + columns)
 
     def counts_of(self, rows: Tensor, columns: Tensor) -> Tensor:
         """The weighted counts of pairs [N], 0 where they are not kept."""

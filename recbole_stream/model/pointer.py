@@ -8,6 +8,8 @@ candidates, as its namesakes point at what they read (Vinyals et al., NeurIPS 20
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,10 +51,16 @@ class Pairs(nn.Module):
         self.register_buffer("totals", totals, persistent=False)
 
     @classmethod
-    def counted(cls, transitions: Transitions, ahead: Transitions, direct: Transitions) -> Pairs:
-        """From memories of the same sequences that count in one direction: all within the window, and neighbours."""
+    def counted(cls, transitions: Transitions, count: Callable[..., Transitions]) -> Pairs:
+        """From the sequences: those of the window and the direct neighbours, in one direction each.
+
+        Args:
+            transitions: whose pairs.
+            count: a memory of the same sequences with all pairs, other values of ``window`` and ``backward`` given by name.
+        """
         rows, columns, _ = transitions.pairs()
-        return cls(transitions, ahead.counts_of(rows, columns), direct.counts_of(rows, columns))
+        ahead = count(backward=0.0).counts_of(rows, columns)
+        return cls(transitions, ahead, count(window=1, backward=0.0).counts_of(rows, columns))
 
     @property
     def one_way(self) -> Tensor:

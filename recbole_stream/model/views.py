@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from recbole_stream.model.linear import product
-from recbole_stream.model.lookup import UNSEEN, log_shares, recency_weights
+from recbole_stream.model.lookup import UNSEEN, find_sorted, log_shares, recency_weights
 from recbole_stream.model.pointer import SUMS
 
 if TYPE_CHECKING:
@@ -127,9 +127,12 @@ class BatchViews:
     def _found(self, items: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`Followers.find` of given items."""
         if self._places is None or self._places[0] is not items:
-            row = torch.arange(len(items), device=items.device)[:, None]
-            self._places = items, *self.followed.find(row * self.n_items + items)
+            self._places = items, *self.followed.find(self._cells(items))
         return self._places[1:]
+
+    def _cells(self, items: Tensor) -> Tensor:
+        """Row times the number of items plus item, [B, C] as ``items``."""
+        return torch.arange(len(items), device=items.device)[:, None] * self.n_items + items
 
     @cached_property
     def normaliser(self) -> Tensor:
@@ -146,10 +149,7 @@ class BatchViews:
         rows, items, added = self._sparse(weights[1], weights[3], False)
         cells, inverse = (rows * self.n_items + items).unique(return_inverse=True)
         added = torch.zeros(len(cells), device=cells.device).index_add_(0, inverse, added)
-        known = torch.zeros_like(near, dtype=torch.bool)
-        if len(cells):
-            wanted = near + torch.arange(len(near), device=near.device)[:, None] * self.n_items
-            known = cells[torch.searchsorted(cells, wanted).clamp(max=len(cells) - 1)] == wanted
+        known = find_sorted(cells, self._cells(near))[1]
         # the items of each row in a table, those of the sparse views behind the near ones
         row = cells // self.n_items
         lengths = torch.bincount(row, minlength=len(near))
@@ -208,8 +208,7 @@ class BatchViews:
             cells.append(self.followed.cells)
             added.append(transitions * (self.followed.shares / UNSEEN).log1p())
         if self.repeats and repeats:
-            row = torch.arange(len(self.histories), device=device)[:, None]
-            own = (row * self.n_items + self.histories)[self.histories > 0].unique()
+            own = self._cells(self.histories)[self.histories > 0].unique()
             cells.append(own)
             added.append(torch.full((len(own),), repeats, device=device))
         cell, value = torch.cat(cells), torch.cat(added)

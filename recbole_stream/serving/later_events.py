@@ -162,15 +162,15 @@ def _pairs(parts: Parts, histories: list[np.ndarray], starts: list[int]) -> dict
     place = torch.arange(window)
     before = targets[:, None] - lengths[:, None] + place
     prefixes = flat[before.clamp(max=len(flat) - 1)].masked_fill(place >= lengths[:, None], 0)  # [N, window]
-    decay, backward, recency = (keys[f"lookup_{name}"] for name in ("decay", "backward", "recency"))
+    settings = {"window": window} | {name: keys[f"lookup_{name}"] for name in ("decay", "backward", "recency")}
 
-    def counted(window: int, backward: float) -> Transitions:
-        return Transitions(prefixes, lengths, flat[targets], len(parts.items) + 1, window, decay, backward, recency)
+    def counted(**changes: float) -> Transitions:
+        return Transitions(prefixes, lengths, flat[targets], len(parts.items) + 1, **(settings | changes))
 
-    transitions = counted(window, backward)
+    transitions = counted()
     found = dict(zip(_PAIRS, transitions.pairs()))
     if _ONE_WAY in parts.tensors:
-        found[_ONE_WAY] = Pairs.counted(transitions, counted(window, 0.0), counted(1, 0.0)).one_way
+        found[_ONE_WAY] = Pairs.counted(transitions, counted).one_way
     return found
 
 

@@ -15,11 +15,11 @@ def memory(sequences, n_items, window=2, decay=0.5, backward=0.5, recency=0.5):
     histories, targets = pad([history for history, _ in pairs]), torch.tensor([item for _, item in pairs])
     lengths = (histories > 0).sum(1)
 
-    def counted(window, backward):
+    def counted(window=window, backward=backward):
         return Transitions(histories, lengths, targets, n_items, window, decay, backward, recency)
 
-    transitions = counted(window, backward)
-    return transitions, Pairs.counted(transitions, counted(window, 0.0), counted(1, 0.0))
+    transitions = counted()
+    return transitions, Pairs.counted(transitions, counted)
 
 
 def sums(transitions, pairs, histories, items):

@@ -86,12 +86,12 @@ def test_a_log_in_two_parts_is_the_log(seed, cut):
     lengths = torch.tensor([len(prefix) for prefix in prefixes])
     padded = torch.tensor([prefix + [0] * (30 - len(prefix)) for prefix in prefixes])
 
-    def all_of(window: int, backward: float) -> Transitions:
+    def all_of(window: int = 2, backward: float = 0.5) -> Transitions:
         return Transitions(padded, lengths, torch.tensor(targets), 41, window, 0.5, backward, 0.7)
 
-    whole = all_of(2, 0.5)
+    whole = all_of()
     rows, columns, counts = whole.pairs()
-    one_way = Pairs.counted(whole, all_of(2, 0.0), all_of(1, 0.0)).one_way
+    one_way = Pairs.counted(whole, all_of).one_way
     assert torch.allclose(updated.tensors["transitions.one_way"], one_way)
     assert counted(updated) == pytest.approx(dict(zip(zip(rows.tolist(), columns.tolist()), counts.tolist())))
     assert updated.tensors["popularity"].tolist() == np.bincount(targets, minlength=41).tolist()

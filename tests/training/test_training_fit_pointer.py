@@ -22,11 +22,11 @@ def prefixes(sequences):
 
 
 def remember(samples):
-    def counted(window, backward):
+    def counted(window=3, backward=0.5):
         return Transitions(samples.histories, samples.lengths, samples.targets, ITEMS + 1, window, 0.9, backward, 0.9)
 
-    transitions = counted(3, 0.5)
-    pairs = Pairs.counted(transitions, counted(3, 0.0), counted(1, 0.0))
+    transitions = counted()
+    pairs = Pairs.counted(transitions, counted)
     return Memory(transitions, pairs, torch.bincount(samples.targets, minlength=ITEMS + 1))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -27,14 +26,11 @@ def leave_padding_out() -> None:
     are the same, and so are losses and gradients; dropout draws other numbers.
     On a GPU, where a batch takes as long as its launches, nothing changes.
     """
-    models: Any = [
-        importlib.import_module(f"recbole.model.sequential_recommender.{name.lower()}")
-        for name in ("SASRec", "GRU4Rec", "BERT4Rec")
-    ]
-    sasrec, gru4rec, bert4rec = models
-    sasrec.SASRec.forward = _last_states(sasrec.SASRec.forward)
-    gru4rec.GRU4Rec.forward = _last_states(gru4rec.GRU4Rec.forward)
-    bert4rec.BERT4Rec.forward = _all_states(bert4rec.BERT4Rec.forward)
+    from recbole.model.sequential_recommender import BERT4Rec, GRU4Rec, SASRec
+
+    SASRec.forward = _last_states(SASRec.forward)
+    GRU4Rec.forward = _last_states(GRU4Rec.forward)
+    BERT4Rec.forward = _all_states(BERT4Rec.forward)
 
 
 def score_masked_items_alone() -> None:
