@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from recbole_stream.model.deliberation import Deliberation
     from recbole_stream.model.item_index import ItemIndex
 
-__all__ = ["BatchViews", "best", "indexed"]
+__all__ = ["BatchViews", "best", "indexed", "uses_index"]
 
 _CELLS = 1 << 22  # scores that are held at once
 _BLOCK = 64
@@ -64,9 +64,8 @@ class BatchViews:
             count: how many.
             weights: of the four views.
         """
-        index = self.slow.index
-        if index is not None and index.serves(weights[0], weights[2], _MARGIN * (count + self.histories.shape[1])):
-            return self._search(index, count, weights)
+        if uses_index(self.slow, weights[0], weights[2], count, self.histories.shape[1]):
+            return self._search(self.slow.index, count, weights)
         matching, transitions, text, repeats = weights
         query = None if self.query is None else self.query * text
         count, chunks = min(count, self.n_items - 1), self._chunks()
@@ -217,6 +216,18 @@ class BatchViews:
             items, order = items.sort(stable=True)
             cell, value = cell[order], value[order]
         return cell // self.n_items, items, value
+
+
+def uses_index(slow: Deliberation, matching: float, text: float, count: int, length: int) -> bool:
+    """Whether the best items are looked for by the index of a deliberation, and not among all.
+
+    Args:
+        slow: with or without an index.
+        matching, text: weights of these views.
+        count: how many items are wanted.
+        length: L, of the histories.
+    """
+    return slow.index is not None and slow.index.serves(matching, text, _MARGIN * (count + length))
 
 
 def indexed(slow: Deliberation, scales: Sequence[float]) -> Tensor:

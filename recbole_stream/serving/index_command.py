@@ -18,7 +18,7 @@ from recbole_stream.data.histories import padded, right_padded
 from recbole_stream.decoding.ranker import Ranker
 from recbole_stream.errors import InputError
 from recbole_stream.model.item_index import ItemIndex, learn_lists
-from recbole_stream.model.views import indexed
+from recbole_stream.model.views import indexed, uses_index
 from recbole_stream.serving.folder import Parts, check_output, read_model, write_model
 from recbole_stream.serving.networks import build_ranker
 
@@ -62,14 +62,14 @@ def learn_index(ranker: Ranker, histories: Tensor, recall: float, seed: int = 0)
         ranker: of a STREAM-Rec that ranks by its states or by all views, and is trained no more.
         histories: item ids [B, L], 0 as padding on the right; two at least.
         recall: share of the exact ten items that it should find on the first half of the histories. It looks into as few
-            lists as that takes, a power of two.
+            lists as that takes, a power of two; into all for 1.
         seed: of k-means.
 
     Returns:
         what it reaches on the second half.
 
     Raises:
-        InputError: faiss is not installed, or the model has no vectors to index.
+        InputError: faiss is not installed, the model has no vectors to index, or too few items.
     """
     slow = getattr(ranker.network, "deliberation", None)
     if slow is None or ranker.ranking == "likelihood":
@@ -95,8 +95,20 @@ def learn_index(ranker: Ranker, histories: Tensor, recall: float, seed: int = 0)
     index = ItemIndex(vectors, learn_lists(vectors, lists, seed), None, 1, scales)
     exact, _ = _timed(ranker, chosen)
     slow.index = index
-    while _share(exact, _timed(ranker, chosen)[0]) < recall and index.probes < lists:
+    count = _TOP if states else ranker.candidates
+
+    def enough() -> bool:
+        # with too few lists all items are gone through, which says nothing of the index
+        used = uses_index(slow, matching, text, count, histories.shape[1])
+        return used and recall < 1 and _share(exact, _timed(ranker, chosen)[0]) >= recall
+
+    while index.probes < lists and not enough():
         index.probes *= 2
+    if not uses_index(slow, matching, text, count, histories.shape[1]):
+        slow.index = None
+        raise InputError(
+            f"An index gains nothing for {len(vectors):,} items: a ranking looks at too large a share of them."
+        )
     slow.index = None
     exact, took = _timed(ranker, measured)
     slow.index = index

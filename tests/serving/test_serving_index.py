@@ -58,6 +58,8 @@ def test_items_added_later_are_found(tmp_path, monkeypatch):
     [
         ("TIGER", [], "ranks by its likelihood alone"),
         ("likelihood", [], "ranks by its likelihood alone"),
+        ("states", [], "An index gains nothing for 40 items"),
+        ("deliberation", [], "An index gains nothing for 40 items"),
         ("states", ["--recall=0"], "--recall is 0"),
         ("states", ["--recall=1.5"], "--recall is 1.5"),
     ],
