@@ -93,7 +93,8 @@ class ItemIndex:
         held = all(bool(scale) == bool(weight) for scale, weight in zip(self.scales, (matching, text)))
         return held and items <= self._index.ntotal * self._index.nprobe / self._index.nlist
 
-    def nearest(self, queries: Tensor, count: int) -> Tensor:
-        """Numbers of the items with the largest products with queries [B, D], best first: [B, count], 0 where it found fewer."""
-        found = self._index.search(queries.float().cpu().contiguous().numpy(), count)[1]
-        return torch.from_numpy(found + 1).to(queries.device)
+    def nearest(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """The items with the largest products with queries [B, D], best first: their numbers, 0 where it found fewer, and
+        the products; both [B, count]."""
+        products, found = self._index.search(queries.float().cpu().contiguous().numpy(), count)
+        return torch.from_numpy(found + 1).to(queries.device), torch.from_numpy(products).to(queries.device)

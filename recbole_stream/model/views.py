@@ -29,6 +29,7 @@ __all__ = ["BatchViews", "best", "indexed", "uses_index"]
 _CELLS = 1 << 22  # scores that are held at once
 _BLOCK = 64
 _SAMPLE = 1 << 14  # items by which the normaliser is estimated where an index finds the best
+_NEAR = 256  # items that the index is asked for, so as to leave out others
 _MARGIN = 8  # an index has to look at so many times the items that are wanted, or all are gone through
 
 
@@ -142,13 +143,21 @@ class BatchViews:
         """As :meth:`candidates`, among the items that the index finds and those of the views of few items; 0 for none.
 
         Where the index looks into all lists, these are the best of all: an item that only matching and text speak for
-        comes after fewer than ``count`` others and the history's own items, which ``repeats`` may take back.
+        comes after fewer than ``count`` others and the history's own items, which ``repeats`` may take back. An item of
+        the views of few items is left out where it cannot be among the best: what they add to it is less than matching
+        and text lose from the last of those ``count`` and own items to the last that is near.
         """
-        near = index.nearest(self._query(index, *weights[::2]), count + self.histories.shape[1])
+        few = count + self.histories.shape[1]
+        near, products = index.nearest(self._query(index, *weights[::2]), max(few, _NEAR))
         rows, items, added = self._sparse(weights[1], weights[3], False)
         cells, inverse = (rows * self.n_items + items).unique(return_inverse=True)
         added = torch.zeros(len(cells), device=cells.device).index_add_(0, inverse, added)
-        known = find_sorted(cells, self._cells(near))[1]
+        place, known = find_sorted(cells, self._cells(near))
+        lost = products[:, few - 1] - products.masked_fill(near == 0, torch.inf).amin(1)
+        kept = added >= lost[cells // self.n_items]
+        kept[place[known]] = True
+        cells, added = cells[kept], added[kept]
+        near, known = near[:, :few], known[:, :few]
         # the items of each row in a table, those of the sparse views behind the near ones
         row = cells // self.n_items
         lengths = torch.bincount(row, minlength=len(near))
@@ -175,7 +184,8 @@ class BatchViews:
     def _estimate(self, items: Tensor, logits: Tensor) -> Tensor:
         """The normaliser from the logits of some items [B, M], 0 being none, and from an even sample of all others, [B]."""
         step = -(-(self.n_items - 1) // _SAMPLE)
-        sample = product(self.states, self.vectors[1::step]).float()
+        # oneDNN takes a hundred times as long for rows that lie apart
+        sample = product(self.states, self.vectors[1::step].contiguous()).float()
         row, place = ((items > 0) & ((items - 1) % step == 0)).nonzero(as_tuple=True)
         sample[row, (items[row, place] - 1) // step] = -torch.inf
         left = (sample > -torch.inf).sum(1)
